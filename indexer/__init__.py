@@ -1,0 +1,1 @@
+"""Catalogue to index: read products, embed their titles, build and publish a searchable snapshot."""

@@ -1,0 +1,83 @@
+"""The canonical tables every shop's data is brought to: products, events, judgments. `docs/data.md` documents them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import polars as pl
+
+from indexer.errors import InputError
+
+TIME = pl.Datetime("us", "UTC")
+
+# Columns every product table has. Any further column of type String, Int64, Float64 or Boolean is kept and can be filtered on.
+PRODUCTS: dict[str, pl.DataType] = {
+    "product_id": pl.String(),
+    "title": pl.String(),
+    "category": pl.String(),
+    "brand": pl.String(),
+    "price": pl.Float64(),
+    "in_stock": pl.Boolean(),
+}
+
+# One row for each (event, product). `request_id` groups the rows of one answered request: its impressions and what followed.
+EVENTS: dict[str, pl.DataType] = {
+    "event_id": pl.String(),
+    "event_time": TIME,
+    "event_type": pl.String(),
+    "user_id": pl.String(),
+    "session_id": pl.String(),
+    "request_id": pl.String(),
+    "query": pl.String(),
+    "product_id": pl.String(),
+    "position": pl.Int32(),
+    "quantity": pl.Float64(),
+    "price": pl.Float64(),
+    "value": pl.Float64(),
+}
+
+EVENT_TYPES = ("impression", "view", "click", "add_to_cart", "purchase", "return", "rating")
+
+# `split` is "train", "test" or null; rows marked "test" are never trained on.
+JUDGMENTS: dict[str, pl.DataType] = {
+    "query": pl.String(),
+    "product_id": pl.String(),
+    "grade": pl.Float64(),
+    "split": pl.String(),
+}
+
+
+@dataclass(frozen=True)
+class Dump:
+    """A public data set brought to canonical tables.
+
+    `counts` says what was read and kept; `dropped` how many source rows were left out, by reason.
+    """
+
+    products: pl.DataFrame
+    events: pl.DataFrame | None = None
+    judgments: pl.DataFrame | None = None
+    counts: Mapping[str, int] = field(default_factory=dict)
+    dropped: Mapping[str, int] = field(default_factory=dict)
+
+
+def conform(frame: pl.DataFrame, schema: Mapping[str, pl.DataType], *, keep_others: bool = False) -> pl.DataFrame:
+    """`frame` with exactly the columns of `schema`, in its order and types; absent columns become null.
+
+    With `keep_others` the remaining columns follow, unchanged. Raises `InputError` where a value cannot take the type.
+    """
+    columns = [
+        (pl.col(name) if name in frame.columns else pl.lit(None)).cast(dtype).alias(name) for name, dtype in schema.items()
+    ]
+    others = [name for name in frame.columns if name not in schema] if keep_others else []
+    try:
+        return frame.select([*columns, *others])
+    except pl.exceptions.PolarsError as error:
+        raise InputError(f"A column does not have the documented type: {error}. See docs/data.md.") from error
+
+
+def read_table(path: Path, schema: Mapping[str, pl.DataType], *, keep_others: bool = False) -> pl.DataFrame:
+    """Read a canonical Parquet file. Raises `InputError` where it is missing or lacks the documented types."""
+    if not path.is_file():
+        raise InputError(f"{path} does not exist. Make it with `vitrine import`, or point the configuration at your own file.")
+    return conform(pl.read_parquet(path), schema, keep_others=keep_others)

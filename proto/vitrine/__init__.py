@@ -1,0 +1,1 @@
+"""The gRPC contract of Vitrine and its generated stubs."""

@@ -1,0 +1,56 @@
+import datetime
+
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
+from vitrine.v1 import hit_pb2 as _hit_pb2
+from google.protobuf.internal import containers as _containers
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class GetStatusRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class GetStatusResponse(_message.Message):
+    __slots__ = ("versions", "start_time", "release_load_time", "now", "products", "users", "journal_sequence", "index_kind", "index_recall", "encoder_backend", "fusion", "filter_columns", "vector_dimensions", "user_vector_dimensions", "waiting")
+    class FilterColumnsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+    VERSIONS_FIELD_NUMBER: _ClassVar[int]
+    START_TIME_FIELD_NUMBER: _ClassVar[int]
+    RELEASE_LOAD_TIME_FIELD_NUMBER: _ClassVar[int]
+    NOW_FIELD_NUMBER: _ClassVar[int]
+    PRODUCTS_FIELD_NUMBER: _ClassVar[int]
+    USERS_FIELD_NUMBER: _ClassVar[int]
+    JOURNAL_SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    INDEX_KIND_FIELD_NUMBER: _ClassVar[int]
+    INDEX_RECALL_FIELD_NUMBER: _ClassVar[int]
+    ENCODER_BACKEND_FIELD_NUMBER: _ClassVar[int]
+    FUSION_FIELD_NUMBER: _ClassVar[int]
+    FILTER_COLUMNS_FIELD_NUMBER: _ClassVar[int]
+    VECTOR_DIMENSIONS_FIELD_NUMBER: _ClassVar[int]
+    USER_VECTOR_DIMENSIONS_FIELD_NUMBER: _ClassVar[int]
+    WAITING_FIELD_NUMBER: _ClassVar[int]
+    versions: _hit_pb2.Versions
+    start_time: _timestamp_pb2.Timestamp
+    release_load_time: _timestamp_pb2.Timestamp
+    now: _timestamp_pb2.Timestamp
+    products: int
+    users: int
+    journal_sequence: int
+    index_kind: str
+    index_recall: float
+    encoder_backend: str
+    fusion: str
+    filter_columns: _containers.ScalarMap[str, str]
+    vector_dimensions: int
+    user_vector_dimensions: int
+    waiting: int
+    def __init__(self, versions: _Optional[_Union[_hit_pb2.Versions, _Mapping]] = ..., start_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., release_load_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., now: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., products: _Optional[int] = ..., users: _Optional[int] = ..., journal_sequence: _Optional[int] = ..., index_kind: _Optional[str] = ..., index_recall: _Optional[float] = ..., encoder_backend: _Optional[str] = ..., fusion: _Optional[str] = ..., filter_columns: _Optional[_Mapping[str, str]] = ..., vector_dimensions: _Optional[int] = ..., user_vector_dimensions: _Optional[int] = ..., waiting: _Optional[int] = ...) -> None: ...

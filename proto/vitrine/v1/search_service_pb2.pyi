@@ -1,0 +1,71 @@
+from vitrine.v1 import filter_pb2 as _filter_pb2
+from vitrine.v1 import hit_pb2 as _hit_pb2
+from google.protobuf.internal import containers as _containers
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class SearchRequest(_message.Message):
+    __slots__ = ("query", "query_vector", "user_id", "recent_product_ids", "filter", "page_size", "page_token", "request_id")
+    QUERY_FIELD_NUMBER: _ClassVar[int]
+    QUERY_VECTOR_FIELD_NUMBER: _ClassVar[int]
+    USER_ID_FIELD_NUMBER: _ClassVar[int]
+    RECENT_PRODUCT_IDS_FIELD_NUMBER: _ClassVar[int]
+    FILTER_FIELD_NUMBER: _ClassVar[int]
+    PAGE_SIZE_FIELD_NUMBER: _ClassVar[int]
+    PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    query: str
+    query_vector: QueryVector
+    user_id: str
+    recent_product_ids: _containers.RepeatedScalarFieldContainer[str]
+    filter: _filter_pb2.Filter
+    page_size: int
+    page_token: str
+    request_id: str
+    def __init__(self, query: _Optional[str] = ..., query_vector: _Optional[_Union[QueryVector, _Mapping]] = ..., user_id: _Optional[str] = ..., recent_product_ids: _Optional[_Iterable[str]] = ..., filter: _Optional[_Union[_filter_pb2.Filter, _Mapping]] = ..., page_size: _Optional[int] = ..., page_token: _Optional[str] = ..., request_id: _Optional[str] = ...) -> None: ...
+
+class QueryVector(_message.Message):
+    __slots__ = ("values",)
+    VALUES_FIELD_NUMBER: _ClassVar[int]
+    values: _containers.RepeatedScalarFieldContainer[float]
+    def __init__(self, values: _Optional[_Iterable[float]] = ...) -> None: ...
+
+class SearchResponse(_message.Message):
+    __slots__ = ("hits", "next_page_token", "info")
+    HITS_FIELD_NUMBER: _ClassVar[int]
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    INFO_FIELD_NUMBER: _ClassVar[int]
+    hits: _containers.RepeatedCompositeFieldContainer[_hit_pb2.Hit]
+    next_page_token: str
+    info: _hit_pb2.AnswerInfo
+    def __init__(self, hits: _Optional[_Iterable[_Union[_hit_pb2.Hit, _Mapping]]] = ..., next_page_token: _Optional[str] = ..., info: _Optional[_Union[_hit_pb2.AnswerInfo, _Mapping]] = ...) -> None: ...
+
+class SimilarRequest(_message.Message):
+    __slots__ = ("product_id", "user_id", "filter", "page_size", "page_token", "request_id")
+    PRODUCT_ID_FIELD_NUMBER: _ClassVar[int]
+    USER_ID_FIELD_NUMBER: _ClassVar[int]
+    FILTER_FIELD_NUMBER: _ClassVar[int]
+    PAGE_SIZE_FIELD_NUMBER: _ClassVar[int]
+    PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    product_id: str
+    user_id: str
+    filter: _filter_pb2.Filter
+    page_size: int
+    page_token: str
+    request_id: str
+    def __init__(self, product_id: _Optional[str] = ..., user_id: _Optional[str] = ..., filter: _Optional[_Union[_filter_pb2.Filter, _Mapping]] = ..., page_size: _Optional[int] = ..., page_token: _Optional[str] = ..., request_id: _Optional[str] = ...) -> None: ...
+
+class SimilarResponse(_message.Message):
+    __slots__ = ("hits", "next_page_token", "info")
+    HITS_FIELD_NUMBER: _ClassVar[int]
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    INFO_FIELD_NUMBER: _ClassVar[int]
+    hits: _containers.RepeatedCompositeFieldContainer[_hit_pb2.Hit]
+    next_page_token: str
+    info: _hit_pb2.AnswerInfo
+    def __init__(self, hits: _Optional[_Iterable[_Union[_hit_pb2.Hit, _Mapping]]] = ..., next_page_token: _Optional[str] = ..., info: _Optional[_Union[_hit_pb2.AnswerInfo, _Mapping]] = ...) -> None: ...

@@ -1,0 +1,1 @@
+"""Release to answers: the gRPC services over one immutable state, and the `vitrine` command."""
