@@ -10,7 +10,8 @@ from indexer.errors import InputError
 
 TIME = pl.Datetime("us", "UTC")
 
-# Columns every product table has. Any further column of type String, Int64, Float64 or Boolean is kept and can be filtered on.
+# Columns every product table has. Any further column of type String, Int64, Float64 or Boolean is kept and can be
+# filtered on.
 PRODUCTS: dict[str, pl.DataType] = {
     "product_id": pl.String(),
     "title": pl.String(),
@@ -20,7 +21,8 @@ PRODUCTS: dict[str, pl.DataType] = {
     "in_stock": pl.Boolean(),
 }
 
-# One row for each (event, product). `request_id` groups the rows of one answered request: its impressions and what followed.
+# One row for each (event, product). `request_id` groups the rows of one answered request: its impressions and what
+# followed.
 EVENTS: dict[str, pl.DataType] = {
     "event_id": pl.String(),
     "event_time": TIME,
@@ -67,7 +69,8 @@ def conform(frame: pl.DataFrame, schema: Mapping[str, pl.DataType], *, keep_othe
     With `keep_others` the remaining columns follow, unchanged. Raises `InputError` where a value cannot take the type.
     """
     columns = [
-        (pl.col(name) if name in frame.columns else pl.lit(None)).cast(dtype).alias(name) for name, dtype in schema.items()
+        (pl.col(name) if name in frame.columns else pl.lit(None)).cast(dtype).alias(name)
+        for name, dtype in schema.items()
     ]
     others = [name for name in frame.columns if name not in schema] if keep_others else []
     try:
@@ -79,5 +82,11 @@ def conform(frame: pl.DataFrame, schema: Mapping[str, pl.DataType], *, keep_othe
 def read_table(path: Path, schema: Mapping[str, pl.DataType], *, keep_others: bool = False) -> pl.DataFrame:
     """Read a canonical Parquet file. Raises `InputError` where it is missing or lacks the documented types."""
     if not path.is_file():
-        raise InputError(f"{path} does not exist. Make it with `vitrine import`, or point the configuration at your own file.")
-    return conform(pl.read_parquet(path), schema, keep_others=keep_others)
+        raise InputError(
+            f"{path} does not exist. Make it with `vitrine import`, or point the configuration at your own file."
+        )
+    try:
+        frame = pl.read_parquet(path)
+    except pl.exceptions.PolarsError as error:
+        raise InputError(f"{path} is not a readable Parquet file: {error}") from error
+    return conform(frame, schema, keep_others=keep_others)

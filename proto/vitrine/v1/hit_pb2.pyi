@@ -34,11 +34,13 @@ class RecallSource(_message.Message):
         USER: _ClassVar[RecallSource.Channel]
         HISTORY: _ClassVar[RecallSource.Channel]
         POPULAR: _ClassVar[RecallSource.Channel]
+        RELATED: _ClassVar[RecallSource.Channel]
     CHANNEL_UNSPECIFIED: RecallSource.Channel
     DENSE: RecallSource.Channel
     USER: RecallSource.Channel
     HISTORY: RecallSource.Channel
     POPULAR: RecallSource.Channel
+    RELATED: RecallSource.Channel
     CHANNEL_FIELD_NUMBER: _ClassVar[int]
     RANK_FIELD_NUMBER: _ClassVar[int]
     SCORE_FIELD_NUMBER: _ClassVar[int]

@@ -57,7 +57,7 @@ class SearchServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def Similar(self, request, context):
-        """Products like one product.
+        """Products like one product: recall fused by reciprocal rank, not re-ranked, since no log says what is alike.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

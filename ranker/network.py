@@ -1,0 +1,87 @@
+"""The DNN click model, forward only: target attention over the history, cross layers, and a multi-layer perceptron."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+
+class NetworkInput(NamedTuple):
+    """Candidates of some requests, flat. F features, d dimensions of the product space, L recent engagements."""
+
+    features: Tensor  # float32 [candidates, F], NaN where a feature does not apply
+    candidates: Tensor  # float32 [candidates, d], their vectors in the product space
+    request: Tensor  # int64 [candidates], the request each belongs to
+    queries: Tensor  # float32 [requests, d], zeros where there is no query
+    history: Tensor  # float32 [requests, L, d]
+    ages: Tensor  # int64 [requests, L]
+    present: Tensor  # bool [requests, L]
+
+
+class CrossLayer(nn.Module):
+    """x0 * (U V x + b) + x, the low-rank cross layer of DCN-V2 (Wang et al., WWW 2021)."""
+
+    def __init__(self, width: int, rank: int) -> None:
+        super().__init__()
+        self.down = nn.Linear(width, rank, bias=False)
+        self.up = nn.Linear(rank, width)
+
+    def forward(self, first: Tensor, x: Tensor) -> Tensor:
+        crossed: Tensor = self.up(self.down(x))
+        return first * crossed + x
+
+
+class Network(nn.Module):
+    """Click logit of each candidate.
+
+    The candidate attends over the history (DIN, Zhou et al., KDD 2018, with scaled dot products); keys and values are
+    made once a request. Features are standardised with the training slice's mean and deviation; a NaN becomes the mean.
+    """
+
+    def __init__(self, features: int, space: int, ages: int = 12) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(features))
+        self.register_buffer("deviation", torch.ones(features))
+        self.age = nn.Embedding(ages, space)
+        self.key = nn.Linear(space, space)
+        self.value = nn.Linear(space, space)
+        self.ask = nn.Linear(space, space)
+        width = features + 5 * space
+        self.cross = nn.ModuleList(CrossLayer(width, 32) for _ in range(2))
+        self.deep = nn.Sequential(
+            nn.Linear(width, 128), nn.ReLU(), nn.Dropout(0.1), nn.Linear(128, 64), nn.ReLU(), nn.Dropout(0.1)
+        )
+        self.logit = nn.Linear(width + 64, 1)
+
+    def standardise(self, features: Tensor) -> None:
+        """Take mean and deviation from the training slice's features."""
+        self.mean = features.nanmean(0).nan_to_num(0.0)
+        variance = (features - self.mean).square().nanmean(0).nan_to_num(1.0)
+        self.deviation = variance.sqrt().clamp(min=1e-3)
+
+    def forward(self, x: NetworkInput) -> Tensor:
+        """Logits float32 [candidates]."""
+        features = ((x.features - self.mean) / self.deviation).clamp(-6, 6).nan_to_num(0.0)
+        interest = self._interest(x)
+        queries = x.queries[x.request]
+        first = torch.cat(
+            [features, x.candidates, interest, interest * x.candidates, queries, queries * x.candidates], dim=1
+        )
+        crossed = first
+        for layer in self.cross:
+            crossed = layer(first, crossed)
+        return self.logit(torch.cat([crossed, self.deep(first)], dim=1)).squeeze(1)  # type: ignore[no-any-return]
+
+    def _interest(self, x: NetworkInput) -> Tensor:
+        """What of the history bears on each candidate, [candidates, d]; zeros where there is no history."""
+        told = x.history + self.age(x.ages)
+        counts = torch.bincount(x.request, minlength=len(told))
+        place = torch.arange(len(x.request), device=x.request.device) - (counts.cumsum(0) - counts)[x.request]
+        # Candidates side by side a request: the keys of a history are then used where they lie, not copied a candidate.
+        asked = told.new_zeros(len(told), int(counts.max()), told.shape[2])
+        asked = asked.index_put((x.request, place), self.ask(x.candidates))
+        weights = asked @ self.key(told).transpose(1, 2) * told.shape[2] ** -0.5
+        present = x.present[:, None, :]
+        weights = weights.masked_fill(~present, -1e9).softmax(2) * present
+        interest: Tensor = weights @ self.value(told)
+        return interest[x.request, place]

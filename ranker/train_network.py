@@ -1,0 +1,127 @@
+"""Fit the DNN click model on lists: a click loss that calibrates and a list loss that ranks."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from indexer.arrays import Doubles, Floats
+from ranker.config import RankerConfig
+from ranker.examples import Example
+from ranker.metrics import gains, ndcg
+from ranker.network import Network, NetworkInput
+from ranker.scoring import Scorable, network_input
+
+_REQUESTS = 32
+# Rows of a list that a training step looks at: all that were wanted and a fresh draw of the others.
+_LIST = 48
+# Passes without a better NDCG on the later slice before training stops.
+_PATIENCE = 2
+
+
+def fit_network(
+    train: Sequence[Example],
+    later: Sequence[Example],
+    space: Floats,
+    config: RankerConfig,
+    device: torch.device,
+    progress: Callable[[str], None],
+) -> Network:
+    """The network that ranks `later` best after some pass over `train`."""
+    torch.manual_seed(config.seed)
+    network = Network(train[0].features.shape[1], space.shape[1])
+    network.standardise(torch.from_numpy(np.concatenate([example.features for example in train])))
+    network.to(device)
+    optimiser = torch.optim.AdamW(network.parameters(), lr=1e-3, weight_decay=1e-2)
+    rng = np.random.default_rng(config.seed)
+    best, best_score, waited = network.state_dict(), -np.inf, 0
+    for epoch in range(config.network_epochs):
+        network.train()
+        losses = [
+            _step(network, optimiser, batch, space, config.positive_grade, device) for batch in _batches(train, rng)
+        ]
+        score = mean_ndcg(logits(network, later, space, device), later)
+        progress(f"DNN, pass {epoch + 1}: loss {np.mean(losses):.4f}, later NDCG@10 {score:.4f}")
+        waited += 1
+        if score > best_score:
+            best_score, waited = score, 0
+            best = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+        if waited > _PATIENCE:
+            break
+    network.load_state_dict(best)
+    return network.cpu().eval()
+
+
+def logits(network: Network, examples: Sequence[Example], space: Floats, device: torch.device) -> list[Doubles]:
+    """The network's logits for each list."""
+    network.eval()
+    out: list[Doubles] = []
+    for start in range(0, len(examples), _REQUESTS):
+        batch = examples[start : start + _REQUESTS]
+        with torch.inference_mode():
+            scores = network(_input(batch, space, device)).cpu().numpy().astype(np.float64)
+        out.extend(np.split(scores, np.cumsum([len(example.rows) for example in batch])[:-1]))
+    return out
+
+
+def mean_ndcg(scores: Sequence[Doubles], examples: Sequence[Example]) -> float:
+    """Mean NDCG@10 of the lists that have a gain."""
+    values = [ndcg(s, e.grades, e.missed) for s, e in zip(scores, examples, strict=True)]
+    return float(np.nanmean(values)) if np.isfinite(values).any() else -np.inf
+
+
+def _input(batch: Sequence[Example], space: Floats, device: torch.device) -> NetworkInput:
+    made = network_input([Scorable(e.context, e.rows, e.features) for e in batch], space)
+    return NetworkInput(*(tensor.to(device) for tensor in made))
+
+
+def _batches(examples: Sequence[Example], rng: np.random.Generator) -> list[list[Example]]:
+    order = rng.permutation(len(examples))
+    return [
+        [_drawn(examples[i], rng) for i in order[start : start + _REQUESTS]]
+        for start in range(0, len(order), _REQUESTS)
+    ]
+
+
+def _drawn(example: Example, rng: np.random.Generator) -> Example:
+    """At most _LIST rows of a list; what calibration the draw costs, the calibration on whole lists gives back."""
+    if len(example.rows) <= _LIST:
+        return example
+    wanted = np.flatnonzero(example.grades > 0)
+    others = np.flatnonzero(example.grades <= 0)
+    kept = np.concatenate([wanted, rng.permutation(others)[: max(_LIST - len(wanted), _LIST // 2)]])
+    return example._replace(rows=example.rows[kept], features=example.features[kept], grades=example.grades[kept])
+
+
+def _step(
+    network: Network,
+    optimiser: torch.optim.Optimizer,
+    batch: Sequence[Example],
+    space: Floats,
+    positive: float,
+    device: torch.device,
+) -> float:
+    x = _input(batch, space, device)
+    grades = np.concatenate([example.grades for example in batch])
+    scores = network(x)
+    clicked = torch.from_numpy((grades >= positive).astype(np.float32)).to(device)
+    worth = torch.from_numpy(gains(grades).astype(np.float32)).to(device)
+    loss = F.binary_cross_entropy_with_logits(scores, clicked) + _list_loss(scores, worth, x.request, len(batch))
+    optimiser.zero_grad()
+    loss.backward()  # type: ignore[no-untyped-call]
+    optimiser.step()
+    return float(loss.item())
+
+
+def _list_loss(scores: Tensor, worth: Tensor, request: Tensor, requests: int) -> Tensor:
+    """Softmax cross-entropy of each list against its normalised gains (ListNet, Cao et al., ICML 2007)."""
+    counts = torch.bincount(request, minlength=requests)
+    place = torch.arange(len(request), device=request.device) - (counts.cumsum(0) - counts)[request]
+    shape = (requests, int(counts.max()))
+    table = torch.full(shape, -1e9, device=scores.device).index_put((request, place), scores)
+    target = torch.zeros(shape, device=scores.device).index_put((request, place), worth)
+    total = target.sum(1)
+    losses = -(target * table.log_softmax(1)).sum(1) / total.clamp(min=1e-9)
+    return losses[total > 0].mean() if bool((total > 0).any()) else scores.sum() * 0.0

@@ -1,0 +1,49 @@
+"""AdminService: what is live."""
+
+import time
+
+import grpc
+from google.protobuf.timestamp_pb2 import Timestamp
+from vitrine.v1 import admin_service_pb2, admin_service_pb2_grpc
+
+from server import replies
+from server.desk import Desk
+
+
+class AdminService(admin_service_pb2_grpc.AdminServiceServicer):  # type: ignore[misc]
+    """See admin_service.proto."""
+
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+        self._started = time.time()
+
+    async def GetStatus(  # noqa: N802
+        self, request: admin_service_pb2.GetStatusRequest, context: grpc.aio.ServicerContext
+    ) -> admin_service_pb2.GetStatusResponse:
+        """Tell."""
+        live = self._desk.live
+        state = live.state
+        entry = state.snapshot.manifest["index"]
+        return admin_service_pb2.GetStatusResponse(
+            versions=replies.versions(state),
+            start_time=_timestamp(self._started),
+            release_load_time=_timestamp(state.loaded),
+            now=_timestamp(state.now()),
+            products=len(state.snapshot),
+            users=len(state.behaviour.users),
+            journal_sequence=live.journal.sequence(),
+            index_kind=entry["kind"],
+            index_recall=entry["recall_at_100"],
+            encoder_backend=state.encoder.backend,
+            fusion=state.model.members.fusion.kind,
+            filter_columns=dict(state.columns),
+            vector_dimensions=state.encoder.dimensions,
+            user_vector_dimensions=int(state.model.space.projection.shape[0]),
+            waiting=self._desk.waiting,
+        )
+
+
+def _timestamp(moment: float) -> Timestamp:
+    made = Timestamp()
+    made.FromMicroseconds(int(moment * 1e6))
+    return made

@@ -1,0 +1,169 @@
+"""The server put together: load, warm up, listen, follow releases, drain."""
+
+import asyncio
+import contextlib
+import logging
+import signal
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1.health import aio as health
+from grpc_reflection.v1alpha import reflection
+from vitrine.v1 import (
+    admin_service_pb2,
+    admin_service_pb2_grpc,
+    catalog_service_pb2,
+    catalog_service_pb2_grpc,
+    event_service_pb2,
+    event_service_pb2_grpc,
+    recommend_service_pb2,
+    recommend_service_pb2_grpc,
+    search_service_pb2,
+    search_service_pb2_grpc,
+)
+
+from indexer.device import pin_to_one_thread
+from indexer.encoder import Encoder, load_encoder
+from indexer.errors import SnapshotError, VitrineError
+from indexer.store import Store
+from server import pipeline
+from server.admin_service import AdminService
+from server.batcher import Batcher
+from server.catalog_service import CatalogService
+from server.config import Settings
+from server.desk import Desk
+from server.event_service import EventService, Writer
+from server.interceptor import FaultInterceptor
+from server.live import Live
+from server.pipeline import Ask
+from server.recommend_service import RecommendService
+from server.release import Releases
+from server.search_service import SearchService
+from server.state import State
+
+logger = logging.getLogger(__name__)
+
+_SERVICES = (
+    search_service_pb2.DESCRIPTOR.services_by_name["SearchService"].full_name,
+    recommend_service_pb2.DESCRIPTOR.services_by_name["RecommendService"].full_name,
+    event_service_pb2.DESCRIPTOR.services_by_name["EventService"].full_name,
+    catalog_service_pb2.DESCRIPTOR.services_by_name["CatalogService"].full_name,
+    admin_service_pb2.DESCRIPTOR.services_by_name["AdminService"].full_name,
+)
+_WARM_UP = 20
+
+
+class App:
+    """A running server. Make it with `start`, end it with `stop`."""
+
+    def __init__(self, settings: Settings, live: Live) -> None:
+        limits = settings.server
+        self._settings = settings
+        self._live = live
+        self._desk = Desk(live, limits.max_batch, limits.max_waiting, limits.threads)
+        # One writer: SQLite has one too, and what waits for it shares the next commit.
+        self._writer: Writer = Batcher(live.write, max_batch=256, max_waiting=limits.max_waiting)
+        self._health = health.HealthServicer()
+        self._server = grpc.aio.server(interceptors=[FaultInterceptor()], options=[("grpc.so_reuseport", 0)])
+        self.port = 0
+        self._watcher: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Listen, warm up, then say SERVING. Raises `VitrineError` where the address cannot be had."""
+        self._register()
+        limits = self._settings.server
+        try:
+            self.port = self._server.add_insecure_port(f"{limits.address}:{limits.port}")
+        except RuntimeError as error:
+            raise VitrineError(
+                f"{limits.address}:{limits.port} cannot be listened on: {error}. Is it in use?"
+            ) from error
+        await self._say(health_pb2.HealthCheckResponse.NOT_SERVING)
+        await self._server.start()
+        await asyncio.to_thread(warm_up, self._live.state)
+        await self._say(health_pb2.HealthCheckResponse.SERVING)
+        self._watcher = asyncio.create_task(self._follow())
+
+    async def stop(self) -> None:
+        """Refuse new requests, finish those in flight, close the journal."""
+        await self._health.enter_graceful_shutdown()
+        if self._watcher:
+            self._watcher.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._watcher
+        await self._server.stop(self._settings.server.grace_seconds)
+        await self._desk.close()
+        await self._writer.close()
+        self._live.journal.close()
+
+    def _register(self) -> None:
+        server, live = self._server, self._live
+        search_service_pb2_grpc.add_SearchServiceServicer_to_server(SearchService(self._desk), server)
+        recommend_service_pb2_grpc.add_RecommendServiceServicer_to_server(RecommendService(self._desk), server)
+        events = EventService(self._writer, lambda: live.state.now())
+        event_service_pb2_grpc.add_EventServiceServicer_to_server(events, server)
+        catalog_service_pb2_grpc.add_CatalogServiceServicer_to_server(CatalogService(live), server)
+        admin_service_pb2_grpc.add_AdminServiceServicer_to_server(AdminService(self._desk), server)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
+        names = (*_SERVICES, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name, reflection.SERVICE_NAME)
+        reflection.enable_server_reflection(names, server)
+
+    async def _say(self, status: int) -> None:
+        for name in ("", *_SERVICES):
+            await self._health.set(name, status)
+
+    async def _follow(self) -> None:
+        """Swap to a release that is promoted while the server runs; one that cannot be loaded leaves the live one."""
+        releases = Releases(Store(self._settings.store))
+        refused: set[int] = set()
+        while True:
+            # CURRENT is one small file; looking at it works on every file system, network ones included.
+            await asyncio.sleep(self._settings.server.reload_seconds)
+            try:
+                release = releases.current()
+                if release and release.number != self._live.state.release.number and release.number not in refused:
+                    refused.add(release.number)
+                    await asyncio.to_thread(self._live.swap, release, warm_up)
+                    refused.clear()
+            except Exception:
+                logger.exception(
+                    "the promoted release cannot be loaded; release %d stays live", self._live.state.release.number
+                )
+
+
+def warm_up(state: State) -> None:
+    """Run the request path on real titles, so that the first customers do not wait for lazy initialisation."""
+    titles = state.snapshot.products.column("title").slice(0, _WARM_UP).to_pylist()
+    for title in titles:
+        pipeline.search(state, [Ask(query=title)])
+    pipeline.search(state, [Ask(query=title) for title in titles])
+    pipeline.recommend(state, [Ask(recent=state.snapshot.ids[:3]), Ask()])
+
+
+def open_live(settings: Settings) -> Live:
+    """Load the live release. Raises `SnapshotError` where nothing has been promoted."""
+    store = Store(settings.store)
+    release = Releases(store).current()
+    if release is None:
+        raise SnapshotError(f"{settings.store} has no live release. Make one with `vitrine rebuild`.")
+    pin_to_one_thread()
+    return Live(store, settings, _serving_encoder(settings), release)
+
+
+def _serving_encoder(settings: Settings) -> Encoder:
+    """The encoder with one thread for each worker: a pool for each request's few tokens costs more than it gives."""
+    return load_encoder(settings.indexer.model_copy(update={"threads": settings.indexer.threads or 1}))
+
+
+async def serve(settings: Settings) -> None:
+    """Run until SIGTERM or SIGINT, then drain."""
+    live = await asyncio.to_thread(open_live, settings)
+    app = App(settings, live)
+    await app.start()
+    logger.info("serving release %d on %s:%d", live.state.release.number, settings.server.address, app.port)
+    stopped = asyncio.Event()
+    for name in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(name, stopped.set)
+    await stopped.wait()
+    logger.info("draining")
+    await app.stop()

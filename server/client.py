@@ -1,0 +1,186 @@
+"""The commands that ask a running server: search, recommend, similar, status."""
+
+import time
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import grpc
+import typer
+from google.protobuf.json_format import MessageToDict, MessageToJson
+from google.rpc import error_details_pb2
+from grpc_status import rpc_status
+from rich.console import Console
+from rich.table import Table
+from vitrine.v1 import (
+    admin_service_pb2,
+    admin_service_pb2_grpc,
+    filter_pb2,
+    hit_pb2,
+    recommend_service_pb2,
+    recommend_service_pb2_grpc,
+    search_service_pb2,
+    search_service_pb2_grpc,
+)
+
+from indexer.errors import VitrineError
+
+Address = Annotated[str, typer.Option(help="host:port of the server.", envvar="VITRINE_ADDRESS")]
+Size = Annotated[int, typer.Option("--size", "-n", help="How many products.")]
+User = Annotated[str, typer.Option(help="Rank for this user.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the whole response as JSON.")]
+MaxPrice = Annotated[float | None, typer.Option(help="Only products up to this price.")]
+Category = Annotated[str | None, typer.Option(help="Only products of this category.")]
+InStock = Annotated[bool, typer.Option("--in-stock", help="Only products in stock.")]
+DEFAULT_ADDRESS = "127.0.0.1:50051"
+# A person waits longer than a shop's page does.
+_TIMEOUT = 30.0
+
+out = Console()
+
+
+class ServerError(VitrineError):
+    """The server could not be reached, or refused."""
+
+    exit_code = 7
+
+
+def search(
+    query: Annotated[str, typer.Argument(help="What to look for.")],
+    user: User = "",
+    size: Size = 10,
+    max_price: MaxPrice = None,
+    category: Category = None,
+    in_stock: InStock = False,
+    address: Address = DEFAULT_ADDRESS,
+    as_json: AsJson = False,
+) -> None:
+    """Search a running server."""
+    request = search_service_pb2.SearchRequest(
+        query=query, user_id=user, page_size=size, filter=_filter(max_price, category, in_stock)
+    )
+    _ask(address, search_service_pb2_grpc.SearchServiceStub, "Search", request, f"search “{query}”", as_json)
+
+
+def recommend(
+    user: Annotated[str, typer.Argument(help="A user id; an unknown one gets what is popular.")],
+    recent: Annotated[list[str] | None, typer.Option(help="A product just looked at; may be repeated.")] = None,
+    size: Size = 10,
+    max_price: MaxPrice = None,
+    category: Category = None,
+    in_stock: InStock = False,
+    address: Address = DEFAULT_ADDRESS,
+    as_json: AsJson = False,
+) -> None:
+    """Recommend products to a user."""
+    request = recommend_service_pb2.RecommendRequest(
+        user_id=user, recent_product_ids=recent or [], page_size=size, filter=_filter(max_price, category, in_stock)
+    )
+    stub = recommend_service_pb2_grpc.RecommendServiceStub
+    _ask(address, stub, "Recommend", request, f"recommend to {user}", as_json)
+
+
+def similar(
+    product: Annotated[str, typer.Argument(help="A product id.")],
+    size: Size = 10,
+    max_price: MaxPrice = None,
+    category: Category = None,
+    in_stock: InStock = False,
+    address: Address = DEFAULT_ADDRESS,
+    as_json: AsJson = False,
+) -> None:
+    """Find products like a product."""
+    request = search_service_pb2.SimilarRequest(
+        product_id=product, page_size=size, filter=_filter(max_price, category, in_stock)
+    )
+    _ask(address, search_service_pb2_grpc.SearchServiceStub, "Similar", request, f"similar to {product}", as_json)
+
+
+def status(address: Address = DEFAULT_ADDRESS, as_json: AsJson = False) -> None:
+    """Show what a running server serves."""
+    request = admin_service_pb2.GetStatusRequest()
+    response, _ = _call(address, admin_service_pb2_grpc.AdminServiceStub, "GetStatus", request)
+    if as_json:
+        print(MessageToJson(response, ensure_ascii=False))
+        return
+    table = Table("", "", title=address, show_header=False)
+    for name, value in MessageToDict(response, preserving_proto_field_name=True).items():
+        table.add_row(name, str(value))
+    out.print(table)
+
+
+def _filter(max_price: float | None, category: str | None, in_stock: bool) -> filter_pb2.Filter | None:
+    parts = []
+    if max_price is not None:
+        parts.append(filter_pb2.Filter(range=filter_pb2.Range(column="price", max=max_price)))
+    if category is not None:
+        value = filter_pb2.Value(string_value=category)
+        parts.append(filter_pb2.Filter(equals=filter_pb2.Equals(column="category", value=value)))
+    if in_stock:
+        value = filter_pb2.Value(bool_value=True)
+        parts.append(filter_pb2.Filter(equals=filter_pb2.Equals(column="in_stock", value=value)))
+    return filter_pb2.Filter(all=filter_pb2.FilterList(filters=parts)) if parts else None
+
+
+def _ask(
+    address: str, stub: Callable[[grpc.Channel], Any], method: str, request: Any, title: str, as_json: bool
+) -> None:
+    response, seconds = _call(address, stub, method, request)
+    if as_json:
+        print(MessageToJson(response, ensure_ascii=False))
+        return
+    print_hits(response, title, seconds)
+
+
+def print_hits(response: Any, title: str, seconds: float) -> None:
+    """A ranked answer as a table, with its stages."""
+    table = Table("#", "id", "title", "price", "score", "recall sources (rank)", "DNN", "trees", title=title)
+    for hit in response.hits:
+        members = hit.member_scores
+        table.add_row(
+            str(hit.rank),
+            hit.product.id,
+            hit.product.title,
+            f"{hit.product.price:.2f}" if hit.product.HasField("price") else "",
+            f"{hit.score:.4f}",
+            ", ".join(f"{_channel(source)} {source.rank}" for source in hit.recall_sources),
+            f"{members.network:.2f}" if members.HasField("network") else "",
+            f"{members.trees:.2f}" if members.HasField("trees") else "",
+        )
+    out.print(table)
+    stages = ", ".join(f"{t.stage} {t.duration.ToMicroseconds() / 1e3:.1f}" for t in response.info.timings)
+    out.print(f"{seconds * 1e3:.1f} ms ({stages} ms in the server); {response.info.candidates} candidates")
+    if getattr(response, "fallback", 0) == recommend_service_pb2.RecommendResponse.POPULAR:
+        out.print("Nothing is known of this user: these are the popular products.")
+    for left_out in response.info.degraded:
+        out.print(f"degraded: {left_out.stage}: {left_out.reason}")
+
+
+def _channel(source: hit_pb2.RecallSource) -> str:
+    return str(hit_pb2.RecallSource.Channel.Name(source.channel)).lower()
+
+
+def _call(address: str, stub: Callable[[grpc.Channel], Any], method: str, request: Any) -> tuple[Any, float]:
+    """The response, and the seconds it took on an open connection."""
+    with grpc.insecure_channel(address) as channel:
+        try:
+            grpc.channel_ready_future(channel).result(timeout=5.0)
+        except grpc.FutureTimeoutError:
+            raise ServerError(
+                f"No server answers at {address}. Start one with `vitrine serve`, or give --address."
+            ) from None
+        start = time.perf_counter()
+        try:
+            response = getattr(stub(channel), method)(request, timeout=_TIMEOUT)
+        except grpc.RpcError as error:
+            raise ServerError(_refusal(error)) from None
+        return response, time.perf_counter() - start
+
+
+def _refusal(error: Any) -> str:
+    lines = [f"{error.code().name}: {error.details()}"]
+    rich_status = rpc_status.from_call(error)
+    for detail in rich_status.details if rich_status else []:
+        bad = error_details_pb2.BadRequest()
+        if detail.Unpack(bad):
+            lines += [f"  {violation.field}: {violation.description}" for violation in bad.field_violations]
+    return "\n".join(lines)

@@ -1,0 +1,255 @@
+"""The commands that make things: import, sample, index, train, evaluate, release, rebuild, serve, config."""
+
+import asyncio
+import json
+import logging
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+from indexer.build import build_index
+from indexer.dumps.registry import FORMATS, write
+from indexer.encoder import load_encoder
+from indexer.errors import InputError, SnapshotError
+from indexer.sample.shop import make_shop
+from indexer.snapshot import IndexSnapshot, open_latest
+from indexer.store import Store
+from ranker.model import REPORT, load_model
+from ranker.train import evaluate_again, train
+from server import app, tables
+from server.config import Settings, load_settings
+from server.rebuild import JobLog, read_sources, rebuild
+from server.release import Releases
+
+errors = Console(stderr=True)
+out = Console()
+
+Config = Annotated[Path, typer.Option("--config", "-c", help="The configuration file.", envvar="VITRINE_CONFIG")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
+DEFAULT = Path("vitrine.toml")
+
+index = typer.Typer(help="Build, verify and list indexes.", no_args_is_help=True)
+release = typer.Typer(help="Create, list, promote and roll back releases.", no_args_is_help=True)
+config = typer.Typer(help="The configuration.", no_args_is_help=True)
+
+
+def import_dump(
+    format_name: Annotated[str, typer.Argument(metavar="FORMAT", help=f"One of: {', '.join(FORMATS)}.")],
+    folder: Annotated[Path, typer.Argument(help="The folder with the data set's files.")],
+    to: Annotated[Path, typer.Option("--out", "-o", help="Where the canonical files go.")] = Path("data"),
+) -> None:
+    """Bring a public data set to canonical Parquet files (see docs/data.md)."""
+    if format_name not in FORMATS:
+        raise InputError(f"There is no format {format_name!r}. Known: {', '.join(FORMATS)}.")
+    dump = FORMATS[format_name].read(folder)
+    write(dump, to)
+    tables.counts(out, f"{format_name} → {to}", dump.counts, dump.dropped)
+
+
+def sample(
+    products: Annotated[int, typer.Option(min=20, help="How many products.")] = 5_000,
+    users: Annotated[
+        int | None, typer.Option(min=1, help="How many users; by default a fifth of the products.")
+    ] = None,
+    sessions: Annotated[
+        int | None, typer.Option(min=1, help="How many sessions; by default twice the products.")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="The same seed makes the same shop.")] = 0,
+    to: Annotated[Path, typer.Option("--out", "-o", help="Where the canonical files go.")] = Path("data"),
+) -> None:
+    """Make a sample shop: products, events and judgments, deterministic by seed."""
+    dump = make_shop(products, users, sessions, seed)
+    write(dump, to)
+    tables.counts(out, f"sample shop → {to}", dump.counts, dump.dropped)
+
+
+@index.command("build")
+def index_build(path: Config = DEFAULT) -> None:
+    """Build and publish an index of the configured catalogue; the live release is not touched."""
+    settings = load_settings(path)
+    store = Store(settings.store)
+    with store.locked("rebuild"), _Bar() as bar:
+        encoder = load_encoder(settings.indexer)
+        name = build_index(store, settings.indexer, encoder, bar.advance)
+    tables.indexes(out, [store.manifest("indexes", name)])
+
+
+@index.command("verify")
+def index_verify(
+    name: Annotated[str | None, typer.Argument(help="An index id; by default the newest.")] = None,
+    path: Config = DEFAULT,
+) -> None:
+    """Read every file of an index and compare its checksum. Exit code 4 where one is missing or has changed."""
+    store = Store(load_settings(path).store)
+    name = name or store.latest("indexes")
+    faults = store.verify("indexes", name)
+    if faults:
+        raise SnapshotError(f"Index {name} is damaged: {'; '.join(faults)}. Build it again: `vitrine index build`.")
+    out.print(f"Index {name}: every file is as it was written.")
+
+
+@index.command("list")
+def index_list(path: Config = DEFAULT, as_json: AsJson = False) -> None:
+    """List the published indexes, oldest first."""
+    store = Store(load_settings(path).store)
+    manifests = [store.manifest("indexes", name) for name in store.ids("indexes")]
+    _print_json(manifests) if as_json else tables.indexes(out, manifests)
+
+
+def train_model(path: Config = DEFAULT) -> None:
+    """Train a model on the newest index and publish it; the live release is not touched."""
+    settings = load_settings(path)
+    store = Store(settings.store)
+    with store.locked("rebuild"):
+        snapshot = open_latest(store, settings.indexer)
+        encoder = load_encoder(settings.indexer)
+        name = train(store, settings.ranker, settings.indexer, snapshot, encoder, read_sources(settings), _Say())
+    tables.report(out, _stored_report(store, name), f"model {name}")
+
+
+def evaluate(
+    model: Annotated[str | None, typer.Option(help="A model id; by default the newest.")] = None,
+    path: Config = DEFAULT,
+    as_json: AsJson = False,
+) -> None:
+    """Rank the requests kept from training, and those logged since, by every member and every fusion, side by side."""
+    settings = load_settings(path)
+    store = Store(settings.store)
+    name = model or store.latest("models")
+    snapshot = IndexSnapshot(store, store.manifest("models", name)["index"], settings.indexer)
+    opened = load_model(store, name, snapshot, settings.indexer)
+    encoder = load_encoder(settings.indexer)
+    report = evaluate_again(opened, settings.ranker, snapshot, encoder, read_sources(settings), _Say())
+    _print_json(report) if as_json else tables.report(out, report, f"model {name}")
+
+
+@release.command("create")
+def release_create(
+    index_id: Annotated[str | None, typer.Option("--index", help="By default the model's.")] = None,
+    model_id: Annotated[str | None, typer.Option("--model", help="By default the newest.")] = None,
+    note: Annotated[str, typer.Option(help="A word for whoever reads the list.")] = "",
+    path: Config = DEFAULT,
+) -> None:
+    """Check that an index and a model belong together and are sound, and number the pair. It does not go live."""
+    settings = load_settings(path)
+    store = Store(settings.store)
+    model_id = model_id or store.latest("models")
+    index_id = index_id or str(store.manifest("models", model_id)["index"])
+    made = Releases(store).create(index_id, model_id, note, settings.indexer)
+    out.print(
+        f"Release {made.number}: index {made.index}, model {made.model}. "
+        f"Make it live: vitrine release promote {made.number}"
+    )
+
+
+@release.command("list")
+def release_list(path: Config = DEFAULT, as_json: AsJson = False) -> None:
+    """List the releases, oldest first, and which is live."""
+    releases = Releases(Store(load_settings(path).store))
+    live = releases.current()
+    listed = releases.list()
+    if as_json:
+        _print_json({"live": live.number if live else None, "releases": [asdict(r) for r in listed]})
+    else:
+        tables.releases(out, listed, live)
+
+
+@release.command("promote")
+def release_promote(number: Annotated[int, typer.Argument(help="A release number.")], path: Config = DEFAULT) -> None:
+    """Make a release live; running servers follow within server.reload_seconds."""
+    Releases(Store(load_settings(path).store)).promote(number)
+    out.print(f"Release {number} is live.")
+
+
+@release.command("rollback")
+def release_rollback(path: Config = DEFAULT) -> None:
+    """Make the release before the live one live again."""
+    out.print(f"Release {Releases(Store(load_settings(path).store)).rollback().number} is live.")
+
+
+def rebuild_all(
+    note: Annotated[str, typer.Option(help="A word for whoever reads the list of releases.")] = "rebuild",
+    quiet: Annotated[bool, typer.Option("--quiet", help="Only the JSON log, for cron.")] = False,
+    path: Config = DEFAULT,
+) -> None:
+    """The offline job: build, train, evaluate, release, promote. A failure at any step leaves the live release.
+
+    Writes a JSON line a step to standard error. Exit codes: 0 live; 2 configuration; 3 input; 4 damaged or unfitting
+    snapshot; 5 another run holds the lock; 6 the gate refused the release; 1 anything else.
+    """
+    settings = load_settings(path)
+    with _Bar(disable=quiet) as bar:
+        made = rebuild(settings, JobLog(), bar.advance, _Say(quiet), note)
+    if not quiet:
+        tables.report(out, _stored_report(Store(settings.store), made.model), f"release {made.number}")
+
+
+def serve(
+    path: Config = DEFAULT,
+    port: Annotated[int | None, typer.Option(help="Instead of server.port; 0 takes a free one.")] = None,
+    address: Annotated[str | None, typer.Option(help="Instead of server.address.")] = None,
+) -> None:
+    """Answer over gRPC until SIGTERM or SIGINT, then finish what is in flight."""
+    settings = load_settings(path)
+    changes = {name: value for name, value in (("port", port), ("address", address)) if value is not None}
+    settings = settings.model_copy(update={"server": settings.server.model_copy(update=changes)})
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    asyncio.run(app.serve(settings))
+
+
+@config.command("show")
+def config_show(path: Config = DEFAULT, as_json: AsJson = False) -> None:
+    """Print every setting in force, defaults included."""
+    settings = load_settings(path)
+    if as_json:
+        _print_json(json.loads(settings.model_dump_json()))
+    else:
+        tables.settings(out, settings, Settings.model_validate({}))
+
+
+def _stored_report(store: Store, model: str) -> dict[str, Any]:
+    report: dict[str, Any] = json.loads((store.path("models", model) / REPORT / "report.json").read_text())
+    return report
+
+
+def _print_json(content: Any) -> None:
+    print(json.dumps(content, indent=2, ensure_ascii=False, default=str))
+
+
+class _Bar:
+    """The build's progress on standard error."""
+
+    def __init__(self, disable: bool = False) -> None:
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        self._progress = Progress(*columns, console=errors, disable=disable)
+        self._tasks: dict[str, TaskID] = {}
+
+    def __enter__(self) -> "_Bar":
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def advance(self, stage: str, done: int, total: int) -> None:
+        """See `indexer.build.Progress`."""
+        if stage not in self._tasks:
+            self._tasks[stage] = self._progress.add_task(stage, total=total)
+        self._progress.advance(self._tasks[stage], done)
+
+
+class _Say:
+    """The training's progress on standard error, each line with the seconds since the start."""
+
+    def __init__(self, quiet: bool = False) -> None:
+        self._start = time.monotonic()
+        self._quiet = quiet
+
+    def __call__(self, line: str) -> None:
+        if not self._quiet:
+            errors.print(f"[dim]{time.monotonic() - self._start:6.1f} s[/] {line}", highlight=False)

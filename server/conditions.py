@@ -1,0 +1,81 @@
+"""The contract's filters to the domain's, checked against the catalogue's columns."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from vitrine.v1 import filter_pb2
+
+from server.faults import ViolationError
+from server.filters import All, AnyOf, Equals, Filter, In, Not, Range, Scalar
+
+_MOST_CONDITIONS = 100
+_DEEPEST = 10
+
+
+def condition(request: Any, columns: Mapping[str, str]) -> Filter | None:
+    """The request's filter in the domain, None without one. Raises `ViolationError` with the faulty part's path."""
+    if not request.HasField("filter"):
+        return None
+    return _condition(request.filter, "filter", columns, [_MOST_CONDITIONS], _DEEPEST)
+
+
+def _condition(part: Any, path: str, columns: Mapping[str, str], left: list[int], depth: int) -> Filter:
+    left[0] -= 1
+    if left[0] < 0 or depth == 0:
+        raise ViolationError(path, f"the filter has over {_MOST_CONDITIONS} parts or is over {_DEEPEST} deep")
+    kind = part.WhichOneof("kind")
+    path = f"{path}.{kind}"
+    match kind:
+        case "all" | "any":
+            parts = getattr(part, kind).filters
+            if not parts:
+                raise ViolationError(path, "is empty; give at least one filter")
+            made = [_condition(p, f"{path}.filters[{i}]", columns, left, depth - 1) for i, p in enumerate(parts)]
+            return All(made) if kind == "all" else AnyOf(made)
+        case "none":
+            return Not(_condition(part.none, path, columns, left, depth - 1))
+        case "equals":
+            column = _column(part.equals.column, path, columns)
+            return Equals(column, _scalar(part.equals.value, f"{path}.value", columns[column]))
+        case "in":
+            inside = getattr(part, "in")
+            column = _column(inside.column, path, columns)
+            if not inside.values:
+                raise ViolationError(f"{path}.values", "is empty; give at least one value")
+            return In(column, [_scalar(v, f"{path}.values[{i}]", columns[column]) for i, v in enumerate(inside.values)])
+        case "range":
+            return _range(part.range, path, columns)
+        case _:
+            raise ViolationError(path.removesuffix(".None"), "has no kind; give all, any, none, equals, in or range")
+
+
+def _range(part: filter_pb2.Range, path: str, columns: Mapping[str, str]) -> Range:
+    column = _column(part.column, path, columns)
+    if columns[column] != "number":
+        raise ViolationError(f"{path}.column", f"{column!r} is a {columns[column]}; a range needs a number")
+    least = part.min if part.HasField("min") else None
+    most = part.max if part.HasField("max") else None
+    if least is None and most is None:
+        raise ViolationError(path, "has neither min nor max")
+    if any(bound is not None and math.isnan(bound) for bound in (least, most)):
+        raise ViolationError(path, "has a bound that is NaN")
+    return Range(column, least, most)
+
+
+def _column(name: str, path: str, columns: Mapping[str, str]) -> str:
+    if name not in columns:
+        raise ViolationError(
+            f"{path}.column", f"there is no column {name[:64]!r}; there are: {', '.join(sorted(columns))}"
+        )
+    return name
+
+
+def _scalar(value: filter_pb2.Value, path: str, wanted: str) -> Scalar:
+    kind = value.WhichOneof("kind")
+    if kind != f"{wanted}_value":
+        raise ViolationError(path, f"must be a {wanted}_value, as the column is a {wanted}")
+    scalar: Scalar = getattr(value, kind)
+    if isinstance(scalar, float) and math.isnan(scalar):
+        raise ViolationError(path, "is NaN")
+    return scalar

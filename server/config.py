@@ -1,0 +1,94 @@
+"""vitrine.toml: one file, one table for each folder, every default written once in its field."""
+
+import difflib
+import tomllib
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, ValidationError
+
+from indexer.config import IndexerConfig, Table
+from indexer.errors import ConfigError
+from ranker.config import RankerConfig
+
+
+class ServerConfig(Table):
+    """Address, batches and limits of the server."""
+
+    address: str = Field("127.0.0.1", description="Where to listen. Anything else opens user data to the network.")
+    port: int = Field(50051, ge=0, le=65_535, description="0 takes a free port.")
+    threads: int = Field(1, ge=1, description="Worker threads that rank; each takes what waits as one batch.")
+    max_batch: int = Field(8, ge=1, description="Most requests in a batch.")
+    max_waiting: int = Field(256, ge=1, description="Requests that may wait; beyond it they are refused at once.")
+    ranking_budget_ms: float = Field(
+        15.0, ge=0, description="A request with less time left than this is answered in recall order, and told so."
+    )
+    clock: str = Field(
+        "wall", pattern="^(wall|log)$", description="log: time goes on from the last event, for a historic data set."
+    )
+    reload_seconds: float = Field(1.0, gt=0, description="How often CURRENT is looked at for a new release.")
+    grace_seconds: float = Field(10.0, ge=0, description="How long requests in flight may take when the server stops.")
+
+
+class Settings(Table):
+    """The whole file."""
+
+    store: Path = Field(Path("store"), description="Where indexes, models, releases and the journal are kept.")
+    indexer: IndexerConfig = Field(default_factory=lambda: IndexerConfig.model_validate({}))
+    ranker: RankerConfig = Field(default_factory=lambda: RankerConfig.model_validate({}))
+    server: ServerConfig = Field(default_factory=lambda: ServerConfig.model_validate({}))
+
+
+def load_settings(path: Path) -> Settings:
+    """Read a configuration file; its relative paths are relative to its folder. Raises `ConfigError`."""
+    try:
+        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}. Give another file with --config.") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not valid TOML: {error}.") from error
+    try:
+        settings = Settings.model_validate(raw)
+    except ValidationError as error:
+        raise ConfigError(
+            f"{path} cannot be used:\n" + "\n".join(f"  {_told(e, raw)}" for e in error.errors())
+        ) from error
+    return _anchored(settings, path.resolve().parent)
+
+
+def _told(error: Any, raw: dict[str, Any]) -> str:
+    """One fault in words; for an unknown key, with the nearest known one."""
+    place = ".".join(str(part) for part in error["loc"])
+    if error["type"] != "extra_forbidden":
+        return f"{place}: {error['msg']} (got {error['input']!r})"
+    *tables, key = error["loc"]
+    model: Any = Settings
+    for table in tables:
+        model = model.model_fields[table].annotation
+    known = list(model.model_fields)
+    near = difflib.get_close_matches(str(key), known, n=1, cutoff=0.0)
+    return f"{place}: unknown key. Did you mean {'.'.join([*map(str, tables), near[0]])}? Known: {', '.join(known)}"
+
+
+def _anchored(settings: Settings, folder: Path) -> Settings:
+    """Every relative path made relative to `folder`."""
+
+    def anchor(path: Path | None) -> Path | None:
+        return None if path is None else folder / path
+
+    encoder = settings.indexer.encoder
+    local = folder / encoder
+    return settings.model_copy(
+        update={
+            "store": anchor(settings.store),
+            "indexer": settings.indexer.model_copy(
+                update={
+                    "catalogue": anchor(settings.indexer.catalogue),
+                    "encoder": str(local) if encoder.startswith(("./", "../")) else encoder,
+                }
+            ),
+            "ranker": settings.ranker.model_copy(
+                update={"events": anchor(settings.ranker.events), "judgments": anchor(settings.ranker.judgments)}
+            ),
+        }
+    )

@@ -1,0 +1,61 @@
+"""The live side: writes events to the journal and folds them in, and swaps one release for the next."""
+
+import logging
+import threading
+from collections.abc import Callable, Sequence
+
+from indexer.encoder import Encoder
+from indexer.store import Store
+from ranker.journal import FILE, Entry, Journal, read_events
+from server.config import Settings
+from server.release import Release
+from server.state import State, load_state
+
+logger = logging.getLogger(__name__)
+
+
+class Live:
+    """Holds the one reference to the current state. Safe to call from several threads."""
+
+    def __init__(self, store: Store, settings: Settings, encoder: Encoder, release: Release) -> None:
+        self._store = store
+        self._settings = settings
+        self._encoder = encoder
+        # Held while an event goes to the journal and into the state, and while a state is swapped: an event is in the
+        # new state either because it was replayed or because it came after, never twice and never not at all.
+        self._lock = threading.Lock()
+        self.journal = Journal(store.root / FILE)
+        self.state = self._load(release)[0]
+
+    def write(self, requests: Sequence[Sequence[Sequence[Entry]]]) -> list[tuple[int, int]]:
+        """Write the events of several requests in one transaction; returns (written, duplicates) of each.
+
+        When this returns the events are on disk and in the state.
+        """
+        events = [event for request in requests for event in request]
+        with self._lock:
+            before = self.journal.sequence()
+            new = self.journal.append(events)
+            self.state.fold(self.journal.read(after=before))
+        counts, place = [], 0
+        for request in requests:
+            written = sum(new[place : place + len(request)])
+            counts.append((written, len(request) - written))
+            place += len(request)
+        return counts
+
+    def swap(self, release: Release, warm: Callable[[State], None]) -> State:
+        """Open `release` aside, `warm` it and make it current; the old state answers until then and what it began."""
+        state, replayed = self._load(release)
+        warm(state)
+        with self._lock:
+            state.fold(self.journal.read(after=replayed))
+            self.state = state
+        logger.info("release %d is live", release.number)
+        return state
+
+    def _load(self, release: Release) -> tuple[State, int]:
+        """The state of a release, and the journal's sequence number up to which it has been replayed."""
+        sequence = self.journal.sequence()
+        events = read_events(self._settings.ranker.events, self._store.root, up_to=sequence)
+        return load_state(self._store, release, self._settings, self._encoder, events), sequence

@@ -1,0 +1,86 @@
+"""The offline job: build, train, evaluate, release, promote. A failure at any step leaves the live release."""
+
+import json
+import sys
+import time
+from collections.abc import Callable
+from typing import IO, Any, TypeVar
+
+from indexer.build import Progress, build_index
+from indexer.canonical import JUDGMENTS, read_table
+from indexer.encoder import load_encoder
+from indexer.snapshot import IndexSnapshot
+from indexer.store import Store
+from ranker.journal import read_events
+from ranker.model import REPORT
+from ranker.train import Sources, train
+from server.config import Settings
+from server.release import Release, Releases
+
+T = TypeVar("T")
+
+
+class JobLog:
+    """One JSON line for each step, to a stream: what cron mails and a log collector reads."""
+
+    def __init__(self, stream: IO[str] | None = None) -> None:
+        self._stream = stream or sys.stderr
+        self._start = time.monotonic()
+
+    def write(self, step: str, state: str, **fields: Any) -> None:
+        """Write a line."""
+        line = {
+            "time": time.time(),
+            "elapsed": round(time.monotonic() - self._start, 3),
+            "step": step,
+            "state": state,
+            **fields,
+        }
+        print(json.dumps(line, ensure_ascii=False, default=str), file=self._stream, flush=True)
+
+    def step(self, name: str, work: Callable[[], T]) -> T:
+        """Run a step between its two lines; a failure is logged and goes on up."""
+        self.write(name, "started")
+        start = time.monotonic()
+        try:
+            result = work()
+        except BaseException as error:
+            self.write(
+                name, "failed", seconds=round(time.monotonic() - start, 3), error=f"{type(error).__name__}: {error}"
+            )
+            raise
+        self.write(name, "done", seconds=round(time.monotonic() - start, 3))
+        return result
+
+
+def rebuild(settings: Settings, log: JobLog, progress: Progress, say: Callable[[str], None], note: str) -> Release:
+    """Read the latest catalogue and log, and bring a new release live. Raises `LockedError` while another run works."""
+    store = Store(settings.store)
+    releases = Releases(store)
+    with store.locked("rebuild"):
+        encoder = log.step("encoder", lambda: load_encoder(settings.indexer))
+        index = log.step("build", lambda: build_index(store, settings.indexer, encoder, progress))
+        snapshot = IndexSnapshot(store, index, settings.indexer)
+        sources = log.step("read log", lambda: read_sources(settings))
+        model = log.step(
+            "train", lambda: train(store, settings.ranker, settings.indexer, snapshot, encoder, sources, say)
+        )
+        report = json.loads((store.path("models", model) / REPORT / "report.json").read_text())
+        log.write("evaluate", "done", requests=report["requests"], chosen=report["chosen"], table=_short(report))
+        release = log.step("release", lambda: releases.create(index, model, note, settings.indexer))
+        log.step("promote", lambda: releases.promote(release.number))
+        log.write("rebuild", "done", release=release.number, index=index, model=model)
+    return release
+
+
+def read_sources(settings: Settings) -> Sources:
+    """The configured log, with the journal, and the configured judgments."""
+    judgments = settings.ranker.judgments
+    return Sources(
+        read_events(settings.ranker.events, settings.store),
+        None if judgments is None else read_table(judgments, JUDGMENTS),
+    )
+
+
+def _short(report: dict[str, Any]) -> dict[str, float]:
+    return {row["scorer"]: round(row["metrics"]["ndcg@10"]["mean"], 4) for row in report["table"]}

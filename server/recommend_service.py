@@ -1,0 +1,49 @@
+"""RecommendService: users to ranked products."""
+
+import grpc
+from vitrine.v1 import recommend_service_pb2, recommend_service_pb2_grpc
+
+from server import checks, conditions, pages, pipeline, replies
+from server.checks import Checks
+from server.desk import Desk
+from server.pipeline import Ask
+
+
+class RecommendService(recommend_service_pb2_grpc.RecommendServiceServicer):  # type: ignore[misc]
+    """See recommend_service.proto."""
+
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+
+    async def Recommend(  # noqa: N802
+        self, request: recommend_service_pb2.RecommendRequest, context: grpc.aio.ServicerContext
+    ) -> recommend_service_pb2.RecommendResponse:
+        """Check, rank, reply."""
+        ask = self._ask(request)._replace(deadline=checks.deadline(context))
+        answer = await self._desk.answer(pipeline.recommend, ask)
+        fallback = recommend_service_pb2.RecommendResponse.Fallback
+        return recommend_service_pb2.RecommendResponse(
+            hits=replies.hits(answer, ask.offset),
+            next_page_token=pages.token_after(request, ask.offset, answer),
+            info=replies.info(answer, request.request_id),
+            fallback=fallback.NONE if answer.personal else fallback.POPULAR,
+            unknown_product_ids=[product for product in ask.recent if product not in answer.state.snapshot.row_of],
+        )
+
+    def _ask(self, request: recommend_service_pb2.RecommendRequest) -> Ask:
+        state, faults = self._desk.live.state, Checks()
+        vector = None
+        if request.user_vector:
+            dimensions = int(state.model.space.projection.shape[0])
+            vector = faults.run(checks.vector, request.user_vector, dimensions, "user_vector", default=None)
+        faults.run(checks.identifier, request.request_id, "request_id", default="")
+        ask = Ask(
+            vector=vector,
+            user=faults.run(checks.identifier, request.user_id, "user_id", default="") or None,
+            recent=faults.run(checks.recent, request.recent_product_ids, default=[]),
+            condition=faults.run(conditions.condition, request, state.columns, default=None),
+            offset=faults.run(pages.offset_of, request, default=0),
+            size=faults.run(checks.page_size, request.page_size, default=0),
+        )
+        faults.done()
+        return ask

@@ -1,0 +1,106 @@
+"""Releases: which index and model go live together, and which of them is live."""
+
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from indexer.config import IndexerConfig
+from indexer.errors import SnapshotError, VitrineError
+from indexer.snapshot import IndexSnapshot
+from indexer.store import Store, replace_text
+from ranker.model import REPORT, load_model
+
+_CURRENT = "CURRENT"
+# Least recall@100 against exact search an index may go live with.
+LEAST_RECALL = 0.95
+
+
+class GateError(VitrineError):
+    """A release that its gate does not let through."""
+
+    exit_code = 6
+
+
+@dataclass(frozen=True)
+class Release:
+    """A numbered pair; `gate` says what was checked."""
+
+    number: int
+    index: str
+    model: str
+    note: str
+    time: float
+    gate: Mapping[str, Any]
+
+
+class Releases:
+    """`root/releases/<n>.json` and `root/CURRENT`, the number of the live one."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._folder = store.root / "releases"
+
+    def create(self, index: str, model: str, note: str, config: IndexerConfig) -> Release:
+        """Check that the pair loads and is good enough, and write it down. Raises `GateError` or `SnapshotError`."""
+        gate = self._gate(index, model, config)
+        number = max((release.number for release in self.list()), default=0) + 1
+        release = Release(number, index, model, note, time.time(), gate)
+        self._folder.mkdir(parents=True, exist_ok=True)
+        replace_text(self._path(number), json.dumps(asdict(release), indent=2) + "\n")
+        return release
+
+    def list(self) -> list[Release]:
+        """Every release, oldest first."""
+        return [Release(**json.loads(path.read_text())) for path in sorted(self._folder.glob("[0-9]*.json"))]
+
+    def get(self, number: int) -> Release:
+        """One release. Raises `SnapshotError` where there is none of that number."""
+        path = self._path(number)
+        if not path.is_file():
+            there = ", ".join(str(release.number) for release in self.list()) or "none"
+            raise SnapshotError(f"There is no release {number} in {self._folder}; there are: {there}.")
+        return Release(**json.loads(path.read_text()))
+
+    def current(self) -> Release | None:
+        """The live release; None before the first promotion."""
+        path = self._store.root / _CURRENT
+        return self.get(int(path.read_text())) if path.is_file() else None
+
+    def promote(self, number: int) -> Release:
+        """Make a release live; servers pick it up within their `reload_seconds`."""
+        release = self.get(number)
+        replace_text(self._store.root / _CURRENT, f"{number}\n")
+        return release
+
+    def rollback(self) -> Release:
+        """Make the release before the live one live again. Raises `SnapshotError` where there is none."""
+        live = self.current()
+        earlier = [release for release in self.list() if live and release.number < live.number]
+        if not earlier:
+            raise SnapshotError("There is no earlier release to go back to.")
+        return self.promote(earlier[-1].number)
+
+    def _path(self, number: int) -> Path:
+        return self._folder / f"{number:06d}.json"
+
+    def _gate(self, index: str, model: str, config: IndexerConfig) -> dict[str, Any]:
+        faults = self._store.verify("indexes", index) + self._store.verify("models", model)
+        if faults:
+            raise GateError(f"The release is damaged: {'; '.join(faults)}. Build and train again.")
+        snapshot = IndexSnapshot(self._store, index, config)
+        load_model(self._store, model, snapshot, config)
+        recall = float(snapshot.manifest["index"]["recall_at_100"])
+        if recall < LEAST_RECALL:
+            raise GateError(
+                f"Index {index} has recall@100 {recall:.3f}, less than {LEAST_RECALL}. Raise indexer.ef_search or "
+                "indexer.nprobe, or choose another indexer.index."
+            )
+        report = json.loads((self._store.path("models", model) / REPORT / "report.json").read_text())
+        return {"checksums": "ok", "recall_at_100": recall, "ndcg": _headline(report)}
+
+
+def _headline(report: Mapping[str, Any]) -> float:
+    return float(next(r["metrics"]["ndcg@10"]["mean"] for r in report["table"] if r["scorer"] == report["chosen"]))

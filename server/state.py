@@ -1,0 +1,79 @@
+"""What answers: one release, opened, behind one reference. A new release makes a new state."""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import polars as pl
+
+from indexer.encoder import Encoder
+from indexer.errors import SnapshotError
+from indexer.snapshot import IndexSnapshot
+from indexer.store import Store
+from ranker.behaviour import Behaviour
+from ranker.log import engagements, folding
+from ranker.model import Model, load_model
+from server.config import Settings
+from server.filters import column_types
+from server.release import Release
+
+
+@dataclass(frozen=True)
+class State:
+    """A release ready to answer. `behaviour` alone changes: live events are folded into it."""
+
+    release: Release
+    snapshot: IndexSnapshot
+    model: Model
+    encoder: Encoder
+    behaviour: Behaviour
+    columns: Mapping[str, str]
+    candidates: int
+    positive_rating: float
+    ranking_budget: float  # seconds
+    clock_offset: float  # seconds
+    loaded: float
+
+    def now(self) -> float:
+        """The models' time, in Unix seconds."""
+        return time.time() + self.clock_offset
+
+    def fold(self, events: pl.DataFrame) -> None:
+        """Fold canonical events into the behaviour, as training does."""
+        self.behaviour.apply_all(folding(engagements(events, self.snapshot.row_of, self.positive_rating)))
+
+
+def load_state(
+    store: Store, release: Release, settings: Settings, encoder: Encoder, events: pl.DataFrame | None
+) -> State:
+    """Open a release and replay the whole log into it. Raises `SnapshotError` where its parts do not fit together."""
+    snapshot = IndexSnapshot(store, release.index, settings.indexer)
+    if encoder.fingerprint != snapshot.encoder_fingerprint:
+        raise SnapshotError(
+            f"The configured encoder {encoder.name} has fingerprint {encoder.fingerprint}, index {snapshot.id} was "
+            f"built with {snapshot.encoder_fingerprint}. Configure the encoder of the index, or build the index again."
+        )
+    model = load_model(store, release.model, snapshot, settings.indexer)
+    state = State(
+        release=release,
+        snapshot=snapshot,
+        model=model,
+        encoder=encoder,
+        behaviour=Behaviour(len(snapshot)),
+        columns=column_types(snapshot.products),
+        candidates=settings.ranker.candidates,
+        positive_rating=settings.ranker.positive_rating,
+        ranking_budget=settings.server.ranking_budget_ms / 1e3,
+        clock_offset=_offset(settings.server.clock, events),
+        loaded=time.time(),
+    )
+    if events is not None:
+        state.fold(events)
+    return state
+
+
+def _offset(clock: str, events: pl.DataFrame | None) -> float:
+    """Seconds from the wall clock to the models' clock; with `log` the last event happened just now."""
+    if clock == "wall" or events is None or events.is_empty():
+        return 0.0
+    return float(events["event_time"].dt.epoch("us").max() or 0) / 1e6 - time.time()  # type: ignore[arg-type]

@@ -1,0 +1,102 @@
+"""What the commands print for people."""
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from server.config import Settings
+from server.release import Release
+
+_METRICS = ("ndcg@10", "mrr", "recall@10", "recall@50", "recall@100")
+_CLASSES = ("auc", "log_loss", "accuracy", "recall", "f1")
+
+
+def counts(console: Console, title: str, kept: Mapping[str, int], dropped: Mapping[str, int]) -> None:
+    """What was read and what was left out."""
+    table = Table("", "rows", title=title)
+    for name, count in kept.items():
+        table.add_row(name, f"{count:,}")
+    for name, count in dropped.items():
+        table.add_row(f"dropped: {name}", f"{count:,}", style="dim")
+    console.print(table)
+
+
+def indexes(console: Console, manifests: Sequence[Mapping[str, Any]]) -> None:
+    """Published indexes."""
+    table = Table("id", "products", "rejected", "embedded", "kind", "recall@100", "encoder", "seconds", title="indexes")
+    for entry in manifests:
+        numbers, index = entry["counts"], entry["index"]
+        table.add_row(
+            entry["id"],
+            f"{numbers['products']:,}",
+            f"{numbers['rejected']:,}",
+            f"{numbers['embedded']:,}",
+            index["kind"],
+            f"{index['recall_at_100']:.4f}",
+            f"{entry['encoder']['name']} {entry['encoder']['fingerprint']} ({entry['encoder']['backend']})",
+            f"{entry['seconds']:.1f}",
+        )
+    console.print(table)
+
+
+def releases(console: Console, listed: Sequence[Release], live: Release | None) -> None:
+    """Releases, the live one marked."""
+    table = Table("", "release", "index", "model", "recall@100", "NDCG@10", "made", "note", title="releases")
+    for release in listed:
+        mark = "live" if live and live.number == release.number else ""
+        made = time.strftime("%Y-%m-%d %H:%M", time.localtime(release.time))
+        figures = (f"{release.gate['recall_at_100']:.4f}", f"{release.gate['ndcg']:.4f}")
+        table.add_row(mark, str(release.number), release.index, release.model, *figures, made, release.note)
+    console.print(table)
+
+
+def report(console: Console, content: Mapping[str, Any], title: str) -> None:
+    """An evaluation: ranking figures with intervals, then classification figures."""
+    heading = (
+        f"{title}: test slice, {content['requests']:,} requests, {content['rows']:,} rows; 95 % bootstrap intervals"
+    )
+    ranking = Table("scorer", *_METRICS, "NDCG@10: chosen minus this", title=heading)
+    for row in content["table"]:
+        chosen = row["scorer"] == content["chosen"]
+        difference = content["chosen_minus_other_ndcg"].get(row["scorer"])
+        cells = [_interval(row["metrics"][name]) for name in _METRICS]
+        ranking.add_row(
+            row["scorer"], *cells, "chosen" if chosen else _signed(difference), style="bold" if chosen else ""
+        )
+    console.print(ranking)
+    classes = Table(
+        "scorer", *_CLASSES, "threshold", title="as a classifier; the threshold was chosen on the validation slice"
+    )
+    for row in content["table"]:
+        if row["classification"]:
+            values = [f"{row['classification'][name]:.4f}" for name in (*_CLASSES, "threshold")]
+            classes.add_row(row["scorer"], *values)
+    if classes.row_count:
+        console.print(classes)
+
+
+def settings(console: Console, current: Settings, default: Settings) -> None:
+    """Every setting; what differs from the default is bold."""
+    table = Table("key", "value", "what it is", title="configuration in force")
+    for name, field in Settings.model_fields.items():
+        value = getattr(current, name)
+        if hasattr(type(value), "model_fields"):
+            for key, inner in type(value).model_fields.items():
+                changed = getattr(value, key) != getattr(getattr(default, name), key)
+                table.add_row(
+                    f"{name}.{key}", str(getattr(value, key)), inner.description or "", style="bold" if changed else ""
+                )
+        else:
+            table.add_row(name, str(value), field.description or "")
+    console.print(table)
+
+
+def _interval(value: Mapping[str, float]) -> str:
+    return f"{value['mean']:.4f} [dim]{value['low']:.3f}–{value['high']:.3f}[/]"
+
+
+def _signed(value: Mapping[str, float] | None) -> str:
+    return "" if value is None else f"{value['mean']:+.4f} [dim]{value['low']:+.4f} to {value['high']:+.4f}[/]"

@@ -1,0 +1,215 @@
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from indexer import build, embeddings
+from indexer.arrays import Floats
+from indexer.build import REJECTS, build_index, measure_recall
+from indexer.config import IndexerConfig
+from indexer.dense import DenseIndex
+from indexer.errors import InputError, SnapshotError
+from indexer.exact import ExactIndex
+from indexer.index import Index
+from indexer.snapshot import VECTORS, IndexSnapshot, open_latest
+from indexer.store import Store
+
+TITLES = [f"product number {i}" for i in range(100)]
+WriteCatalogue = Callable[..., Path]
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path / "store")
+
+
+def ignore(stage: str, done: int, total: int) -> None:
+    """A progress nobody watches."""
+
+
+def test_the_index_holds_every_product_with_its_vector(store: Store, encoder: Any, catalogue: WriteCatalogue) -> None:
+    config = IndexerConfig(catalogue=catalogue(TITLES))
+    seen: list[tuple[str, int, int]] = []
+    name = build_index(store, config, encoder, lambda *step: seen.append(step))
+    index = open_latest(store, config)
+    assert index.id == name
+    assert sorted(index.ids) == sorted(f"p{i}" for i in range(100))
+    titles = index.products.column("title").to_pylist()
+    assert all(title == TITLES[int(i.removeprefix("p"))] for i, title in zip(index.ids, titles, strict=True))
+    np.testing.assert_array_equal(index.vectors, encoder.encode(titles))
+    assert store.verify("indexes", name) == []
+    assert index.manifest["encoder"] == {"name": "fake", "fingerprint": "fake-1", "backend": "none"}
+    assert index.manifest["counts"] == {"products": 100, "rejected": 0, "embedded": 100}
+    assert index.manifest["index"] == {"kind": "exact", "recall_at_100": 1.0, "held_out": 10}
+    assert {stage: sum(done for s, done, _ in seen if s == stage) for stage, _, _ in seen} == {
+        "embed": 100,
+        "index": 100,
+    }
+    assert list((store.root / "work").iterdir()) == []
+
+
+def test_one_product_is_enough(store: Store, encoder: Any, catalogue: WriteCatalogue) -> None:
+    config = IndexerConfig(catalogue=catalogue(["!"]), index="HNSW32")
+    build_index(store, config, encoder, ignore)
+    index = open_latest(store, config)
+    assert (len(index), index.index.kind, index.manifest["index"]["recall_at_100"]) == (1, "HNSW32", 1.0)
+    assert index.tokens.offsets.tolist() == [0, 0]
+
+
+def test_unchanged_titles_are_not_embedded_again(store: Store, encoder: Any, catalogue: WriteCatalogue) -> None:
+    build_index(store, IndexerConfig(catalogue=catalogue(TITLES)), encoder, ignore)
+    encoder.encoded.clear()
+    config = IndexerConfig(catalogue=catalogue(["changed", *TITLES[1:], "new"]))
+    build_index(store, config, encoder, ignore)
+    assert sorted(encoder.encoded) == ["changed", "new"]
+    index = open_latest(store, config)
+    assert index.manifest["counts"]["embedded"] == 2
+    np.testing.assert_array_equal(index.vectors, encoder.encode(index.products.column("title").to_pylist()))
+
+
+def test_another_encoder_embeds_everything(store: Store, encoder: Any, catalogue: WriteCatalogue) -> None:
+    config = IndexerConfig(catalogue=catalogue(TITLES))
+    build_index(store, config, encoder, ignore)
+    encoder.encoded.clear()
+    encoder.fingerprint = "fake-2"
+    build_index(store, config, encoder, ignore)
+    assert len(encoder.encoded) == 100
+
+
+def test_a_damaged_last_index_is_built_anew(store: Store, encoder: Any, catalogue: WriteCatalogue) -> None:
+    config = IndexerConfig(catalogue=catalogue(TITLES))
+    (store.path("indexes", build_index(store, config, encoder, ignore)) / VECTORS).unlink()
+    name = build_index(store, config, encoder, ignore)
+    assert (store.latest("indexes"), store.verify("indexes", name)) == (name, [])
+
+
+def test_hnsw_above_exact_up_to(store: Store, encoder: Any, catalogue: WriteCatalogue) -> None:
+    config = IndexerConfig(catalogue=catalogue(TITLES), exact_up_to=99)
+    build_index(store, config, encoder, ignore)
+    index = open_latest(store, config)
+    assert (index.manifest["index"]["kind"], index.index.kind, len(index.index)) == ("HNSW32", "HNSW32", 100)
+    assert index.index.search(index.vectors[:5], 1).rows[:, 0].tolist() == [0, 1, 2, 3, 4]
+
+
+def test_the_recall_of_the_manifest_is_that_of_titles_held_out(
+    store: Store, encoder: Any, catalogue: WriteCatalogue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured: list[tuple[Floats, Floats, float]] = []
+
+    def watched(index: Index, oracle: ExactIndex, queries: Floats) -> float:
+        assert len(index) == len(oracle) == 1_800
+        measured.append((oracle.vectors.copy(), queries.copy(), measure_recall(index, oracle, queries)))
+        return measured[-1][2]
+
+    monkeypatch.setattr(build, "measure_recall", watched)
+    titles = [f"title {i}" for i in range(2_000)]
+    config = IndexerConfig(catalogue=catalogue(titles), index="IVF16,Flat", nprobe=4)
+    build_index(store, config, encoder, ignore)
+    index = open_latest(store, config)
+    [(held_in, held_out, recall)] = measured
+    assert (len(held_out), index.manifest["index"]["held_out"]) == (200, 200)
+    assert not {row.tobytes() for row in held_in} & {row.tobytes() for row in held_out}
+    assert index.manifest["index"]["recall_at_100"] == recall
+    # A quarter of the lists of vectors without clusters.
+    assert 0.2 < recall < 0.9
+    assert len(index.index) == 2_000
+
+
+@pytest.mark.parametrize("kind", ["SQ4", "IVF16,Flat", "Flat"])
+def test_recall_is_the_share_of_the_true_neighbours(kind: str, clustered: Callable[[int, int], Floats]) -> None:
+    vectors, queries = clustered(1_000, 1), clustered(20, 2)
+    index = DenseIndex.build(kind, vectors, IndexerConfig(nprobe=2)).extended(vectors)
+    true = np.argsort(-(queries.astype(np.float64) @ vectors.T.astype(np.float64)), axis=1)[:, :50]
+    found = index.search(queries, 50).rows
+    shares = [len(set(t) & set(f)) / 50 for t, f in zip(true.tolist(), found.tolist(), strict=True)]
+    assert measure_recall(index, ExactIndex(vectors), queries, k=50) == pytest.approx(np.mean(shares), abs=1e-3)
+
+
+def test_recall_without_queries_or_rows_is_whole(clustered: Callable[[int, int], Floats]) -> None:
+    full, empty = ExactIndex(clustered(10, 1)), ExactIndex(clustered(0, 1))
+    assert measure_recall(full, full, clustered(0, 2)) == 1.0
+    assert measure_recall(empty, empty, clustered(3, 2)) == 1.0
+    assert measure_recall(full, full, clustered(3, 2), k=100) == 1.0
+
+
+def test_too_many_rejects_fail_the_build(store: Store, encoder: Any, catalogue: WriteCatalogue) -> None:
+    live = build_index(store, IndexerConfig(catalogue=catalogue(TITLES)), encoder, ignore)
+    bad = catalogue([*TITLES[:94], *[""] * 6], "bad.csv")
+    with pytest.raises(InputError, match=r"6 of 100 rows .* \(6\.0%\).*max_reject_share = 5\.0%.*live index stays"):
+        build_index(store, IndexerConfig(catalogue=bad), encoder, ignore)
+    assert store.ids("indexes") == [live]
+    lines = (store.root / REJECTS).read_text(encoding="utf-8").splitlines()
+    assert [json.loads(line) for line in lines] == [
+        {"line": 96 + i, "product_id": f"p{94 + i}", "reason": "empty title"} for i in range(6)
+    ]
+
+
+def test_rejects_within_the_share_are_published_beside_the_products(
+    store: Store, encoder: Any, catalogue: WriteCatalogue
+) -> None:
+    config = IndexerConfig(catalogue=catalogue([*TITLES[:95], *[""] * 5]))
+    name = build_index(store, config, encoder, ignore)
+    assert store.manifest("indexes", name)["counts"] == {"products": 95, "rejected": 5, "embedded": 95}
+    assert len((store.path("indexes", name) / REJECTS).read_text(encoding="utf-8").splitlines()) == 5
+
+
+def test_a_catalogue_without_a_usable_row_fails(store: Store, encoder: Any, catalogue: WriteCatalogue) -> None:
+    config = IndexerConfig(catalogue=catalogue(["", ""]), max_reject_share=1)
+    with pytest.raises(InputError, match="holds no usable row of 2"):
+        build_index(store, config, encoder, ignore)
+    with pytest.raises(SnapshotError):
+        store.latest("indexes")
+
+
+KILLED = """
+import importlib.util, os, signal, sys
+from pathlib import Path
+
+from indexer import embeddings
+from indexer.build import build_index
+from indexer.config import IndexerConfig
+from indexer.store import Store
+
+spec = importlib.util.spec_from_file_location("stand_in", sys.argv[1])
+stand_in = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(stand_in)
+save = embeddings.EmbeddingCache._save
+
+def save_and_die(cache, keys, vectors):
+    save(cache, keys, vectors)
+    if len(list(cache.folder.glob("*.keys.npy"))) == 2:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+embeddings._SHARD = 10
+embeddings.EmbeddingCache._save = save_and_die
+config = IndexerConfig(catalogue=Path(sys.argv[3]))
+build_index(Store(Path(sys.argv[2])), config, stand_in.FakeEncoder(), lambda *step: None)
+"""
+
+
+def test_a_build_after_a_kill_embeds_only_what_is_left(
+    store: Store, encoder: Any, catalogue: WriteCatalogue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    live = build_index(store, IndexerConfig(catalogue=catalogue(TITLES[:50])), encoder, ignore)
+    config = IndexerConfig(catalogue=catalogue(TITLES))
+    stand_in = str(Path(__file__).with_name("conftest.py"))
+    arguments = [stand_in, str(store.root), str(config.catalogue)]
+    killed = subprocess.run([sys.executable, "-c", KILLED, *arguments], capture_output=True, text=True, check=False)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    assert store.ids("indexes") == [live]
+    assert store.verify("indexes", live) == []
+    assert len(IndexSnapshot(store, live, config)) == 50
+    monkeypatch.setattr(embeddings, "_SHARD", 10)
+    encoder.encoded.clear()
+    name = build_index(store, config, encoder, ignore)
+    # Of 100 titles the live index has 50, and the killed build saved two shards of 10.
+    assert len(encoder.encoded) == 100 - 50 - 2 * 10
+    index = open_latest(store, config)
+    assert (index.id, index.manifest["counts"]["embedded"]) == (name, 30)
+    np.testing.assert_array_equal(index.vectors, encoder.encode(index.products.column("title").to_pylist()))

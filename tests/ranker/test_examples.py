@@ -1,0 +1,191 @@
+"""The replay: slices that follow each other, and a state that is strictly before each request."""
+
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+import pytest
+
+from indexer.encoder import Encoder
+from indexer.exact import ExactIndex
+from ranker import features
+from ranker.behaviour import Behaviour
+from ranker.examples import (
+    QUERY_CUTS,
+    TIME_CUTS,
+    Example,
+    Slice,
+    replay,
+    slice_of_query,
+    slice_of_time,
+    time_cuts,
+)
+from ranker.features import Catalogue
+from ranker.history import CLICK, Engagement
+from ranker.log import Request
+from ranker.space import ProductSpace
+
+TITLES = ("red boot", "blue boot", "red dress", "blue hat", "green hat")
+
+
+@pytest.fixture
+def goods(catalogue: Callable[..., Catalogue]) -> Catalogue:
+    return catalogue(*TITLES)
+
+
+@pytest.fixture
+def space(goods: Catalogue) -> ProductSpace:
+    """The titles' own space, without a tower."""
+    return ProductSpace(None, np.eye(goods.space.shape[1], dtype=np.float32), goods.space, ExactIndex(goods.space))
+
+
+@pytest.fixture
+def replayed(goods: Catalogue, space: ProductSpace, encoder: Encoder) -> Callable[..., list[tuple[Slice, Example]]]:
+    def run(
+        requests: Sequence[tuple[Request, Slice]], events: Sequence[Engagement] = (), behaviour: Behaviour | None = None
+    ) -> list[tuple[Slice, Example]]:
+        def embed(query: str) -> np.ndarray:
+            return encoder.encode([query])[0]
+
+        state, titles = behaviour or Behaviour(len(TITLES)), ExactIndex(goods.table.vectors)
+        return list(replay(requests, iter(events), state, goods, space, titles, embed, 4))
+
+    return run
+
+
+def shown(time: float, *rows: int, user: str | None = "u", wanted: int = 0) -> Request:
+    return Request(time, user, "red", np.array(rows), np.arange(1, len(rows) + 1), {wanted: 1.0})
+
+
+def column(example: Example, name: str) -> list[float]:
+    return example.features[:, features.NAMES.index(name)].tolist()
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_slices_follow_each_other_in_time(seed: int) -> None:
+    times = np.sort(np.random.default_rng(seed).integers(0, 500, 1_000).astype(float))
+    cuts = time_cuts(times)
+    parts = np.array([slice_of_time(t, cuts) for t in times])
+    assert (np.diff(parts) >= 0).all()
+    for part in Slice:
+        before, after = times[parts < part], times[parts == part]
+        assert len(after)
+        assert not len(before) or before.max() < after.min()
+    shares = np.bincount(parts, minlength=5) / len(times)
+    np.testing.assert_allclose(shares, np.diff([0.0, *TIME_CUTS, 1.0]), atol=0.01)
+
+
+def test_a_request_at_a_cut_begins_the_next_slice() -> None:
+    assert [slice_of_time(t, [10.0, 20.0, 30.0, 40.0]) for t in (9.9, 10.0, 20.0, 39.0, 40.0, 99.0)] == [0, 1, 2, 3, 4, 4]
+
+
+def test_no_requests_no_cuts() -> None:
+    assert time_cuts(np.empty(0)) == []
+
+
+def test_a_query_is_of_one_slice() -> None:
+    variants = ("Red  Boot", "red boot", "RED BOOT", " red\tboot ")
+    assert len({slice_of_query(query, split) for query in variants for split in (None, "train")}) == 1
+
+
+def test_queries_spread_over_the_slices_but_the_towers() -> None:
+    parts = [slice_of_query(f"query {i}", None) for i in range(5_000)]
+    shares = np.bincount(parts, minlength=5) / len(parts)
+    np.testing.assert_allclose(shares, np.diff([0.0, *QUERY_CUTS, 1.0]), atol=0.02)
+    assert shares[Slice.TOWER] == 0
+
+
+def test_a_data_sets_own_test_stays_the_test() -> None:
+    assert {slice_of_query(f"query {i}", "test") for i in range(50)} == {Slice.TEST}
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_request_sees_strictly_earlier_events_only(
+    seed: int, replayed: Callable[..., list[tuple[Slice, Example]]]
+) -> None:
+    rng = np.random.default_rng(seed)
+    events = [Engagement("u", int(rng.integers(5)), CLICK, float(t)) for t in np.sort(rng.integers(0, 60, 50))]
+    requests = [(shown(float(t), 0, 1), Slice.TEST) for t in np.sort(rng.integers(0, 60, 30))]
+    for _, example in replayed(requests, events):
+        now = example.context.now
+        assert list(example.context.history.times) == [event.time for event in events if event.time < now]
+        state = Behaviour(5)
+        state.apply_all(event for event in events if event.time < now)
+        assert column(example, "popularity_7d") == pytest.approx(state.popularity(np.array([0, 1]), now)[0].tolist())
+
+
+def test_the_replay_folds_every_event_in_the_end(replayed: Callable[..., list[tuple[Slice, Example]]]) -> None:
+    behaviour = Behaviour(5)
+    replayed([(shown(2.0, 0), Slice.TEST)], [Engagement("u", i, CLICK, float(i)) for i in range(5)], behaviour)
+    assert behaviour.history("u").rows == (0, 1, 2, 3, 4)
+
+
+def test_later_events_do_not_change_examples(replayed: Callable[..., list[tuple[Slice, Example]]]) -> None:
+    events = [Engagement("u", i % 5, CLICK, float(i)) for i in range(20)]
+    requests = [(shown(float(t), 0, 1, 2), Slice.MEMBERS) for t in (3, 7, 7, 10)]
+    cut, whole = replayed(requests, events[:10]), replayed(requests, events)
+    for (_, one), (_, other) in zip(cut, whole, strict=True):
+        np.testing.assert_array_equal(one.features, other.features)
+
+
+def test_the_place_is_licensed_to_one_slice(replayed: Callable[..., list[tuple[Slice, Example]]]) -> None:
+    for part, example in replayed([(shown(1.0, 2, 0, 1), part) for part in Slice]):
+        expected = np.log([1, 2, 3]) if part is Slice.MEMBERS else np.zeros(3)
+        assert column(example, "position") == pytest.approx(expected.tolist())
+        assert example.rows.tolist() == [2, 0, 1]
+        assert example.grades.tolist() == [0.0, 1.0, 0.0]
+        assert len(example.missed) == len(example.recall_scores) == 0
+
+
+def test_a_judged_request_has_no_place(replayed: Callable[..., list[tuple[Slice, Example]]]) -> None:
+    judged = Request(1.0, None, "red boot", np.array([2, 0]), None, {2: 0.0, 0: 3.0})
+    ((_, example),) = replayed([(judged, Slice.MEMBERS)])
+    assert column(example, "position") == [0.0, 0.0]
+    assert example.grades.tolist() == [0.0, 3.0]
+
+
+def test_a_list_nobody_logged_is_recalled_by_its_query(replayed: Callable[..., list[tuple[Slice, Example]]]) -> None:
+    request = Request(1.0, None, "Red  boot", None, None, {0: 3.0, 3: 1.0})
+    ((_, example),) = replayed([(request, Slice.TEST)])
+    assert example.rows[0] == 0
+    assert len(example.rows) == 4
+    assert set(example.rows.tolist()) >= {0, 1, 2}
+    assert example.context.query == "Red boot"
+    assert sorted([*example.grades[example.grades > 0], *example.missed]) == [1.0, 3.0]
+    np.testing.assert_allclose(example.recall_scores, [1 / (60 + rank) for rank in (1, 2, 3, 4)])
+
+
+def test_a_list_without_a_query_is_recalled_for_its_user(replayed: Callable[..., list[tuple[Slice, Example]]]) -> None:
+    events = [Engagement("u", 3, CLICK, 1.0), Engagement("v", 1, CLICK, 2.0)]
+    request = Request(3.0, "u", "", None, None, {1: 3.0, 4: 1.0})
+    ((_, example),) = replayed([(request, Slice.TEST)], events)
+    assert example.rows.tolist() == [3, 1]
+    assert example.grades.tolist() == [0.0, 3.0]
+    assert example.missed.tolist() == [1.0]
+    assert example.context.query_vector is None
+
+
+def test_nothing_recalled_is_no_example(replayed: Callable[..., list[tuple[Slice, Example]]]) -> None:
+    assert replayed([(Request(3.0, "u", "", None, None, {1: 3.0}), Slice.TEST)]) == []
+
+
+def test_the_replay_is_lazy(goods: Catalogue, space: ProductSpace) -> None:
+    """Years of a log do not fit memory as events: they are drawn as the requests come."""
+    drawn: list[float] = []
+
+    def endless() -> Iterator[Engagement]:
+        for time in range(1_000_000_000):
+            drawn.append(float(time))
+            yield Engagement("u", time % 5, CLICK, float(time))
+
+    made = replay(
+        [(shown(10.0, 0)._replace(query=""), Slice.TEST)],
+        endless(),
+        Behaviour(5),
+        goods,
+        space,
+        ExactIndex(goods.space),
+        lambda _: goods.space[0],
+        4,
+    )
+    assert len(next(made)[1].context.history.rows) == 10
+    assert drawn[-1] == 10.0

@@ -1,0 +1,114 @@
+"""The DNN's training: it learns what is there to learn, from features and from vectors, and the same from the same seed."""
+
+import numpy as np
+import pytest
+import torch
+
+from ranker.config import RankerConfig
+from ranker.examples import Example
+from ranker.features import Context
+from ranker.history import VIEW, History
+from ranker.network import Network
+from ranker.train_network import fit_network, logits, mean_ndcg
+
+CPU = torch.device("cpu")
+NOW = 1_000_000.0
+PRODUCTS, SPACE, LIST = 60, 8, 10
+
+
+@pytest.fixture(scope="module")
+def space() -> np.ndarray:
+    vectors = np.random.default_rng(0).normal(size=(PRODUCTS, SPACE)).astype(np.float32)
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+def by_feature(count: int, seed: int, length: int = LIST) -> list[Example]:
+    """The row with the largest first feature was clicked; a fifth of the second feature is missing."""
+    rng = np.random.default_rng(seed)
+    examples = []
+    for _ in range(count):
+        x = rng.normal(size=(length, 3)).astype(np.float32)
+        grades = np.zeros(length)
+        grades[x[:, 0].argmax()] = 1.0
+        x[rng.random(length) < 0.2, 1] = np.nan
+        context = Context(NOW, History((int(rng.integers(PRODUCTS)),), (VIEW,), (NOW - 5_000,)))
+        examples.append(Example(context, rng.integers(0, PRODUCTS, length), x, grades, np.empty(0), np.empty(0)))
+    return examples
+
+
+def by_history(count: int, seed: int) -> list[Example]:
+    """The product seen last was clicked; the features say nothing."""
+    rng = np.random.default_rng(seed)
+    examples = []
+    for _ in range(count):
+        rows = rng.choice(PRODUCTS, LIST, replace=False)
+        wanted = int(rng.integers(LIST))
+        context = Context(NOW, History((int(rows[wanted]),), (VIEW,), (NOW - 5_000,)))
+        x = rng.normal(size=(LIST, 3)).astype(np.float32)
+        examples.append(Example(context, rows, x, np.eye(LIST)[wanted], np.empty(0), np.empty(0)))
+    return examples
+
+
+def fitted(train: list[Example], later: list[Example], space: np.ndarray, **settings: int) -> tuple[Network, list[str]]:
+    said: list[str] = []
+    return fit_network(train, later, space, RankerConfig(**settings), CPU, said.append), said
+
+
+def test_learns_from_a_feature(space: np.ndarray) -> None:
+    test = by_feature(60, 2)
+    network, said = fitted(by_feature(300, 0), by_feature(60, 1), space, network_epochs=8)
+    scores = logits(network, test, space, CPU)
+    assert [len(each) for each in scores] == [LIST] * 60
+    assert mean_ndcg(scores, test) > 0.9
+    assert said[0].startswith("DNN, pass 1: loss ")
+
+
+def test_learns_from_the_history(space: np.ndarray) -> None:
+    test = by_history(60, 2)
+    network, _ = fitted(by_history(1_500, 0), by_history(60, 1), space, network_epochs=8)
+    assert mean_ndcg(logits(network, test, space, CPU), test) > 0.8
+    assert mean_ndcg([np.random.default_rng(i).random(LIST) for i in range(60)], test) < 0.6
+
+
+def test_the_click_loss_calibrates(space: np.ndarray) -> None:
+    network, _ = fitted(by_feature(300, 0), by_feature(60, 1), space, network_epochs=8)
+    p = 1 / (1 + np.exp(-np.concatenate(logits(network, by_feature(100, 2), space, CPU))))
+    assert p.mean() == pytest.approx(1 / LIST, abs=0.05)
+
+
+def test_long_lists_are_drawn_from(space: np.ndarray) -> None:
+    """A list of 200 holds far more than a step looks at, and its one click is always among them."""
+    test = by_feature(30, 2, length=200)
+    network, _ = fitted(by_feature(120, 0, length=200), by_feature(30, 1, length=200), space, network_epochs=6)
+    assert mean_ndcg(logits(network, test, space, CPU), test) > 0.7
+
+
+def test_stops_when_a_later_slice_no_longer_improves(space: np.ndarray) -> None:
+    """Labels drawn at random on the later slice: no pass is better for long."""
+    network, said = fitted(by_feature(60, 0), by_history(40, 1), space, network_epochs=60)
+    assert len(said) < 60
+    best = max(float(line.rsplit(" ", 1)[1]) for line in said)
+    assert mean_ndcg(logits(network, by_history(40, 1), space, CPU), by_history(40, 1)) == pytest.approx(best, abs=1e-3)
+
+
+def test_the_same_seed_gives_the_same_network(space: np.ndarray) -> None:
+    train, later = by_feature(60, 0), by_feature(30, 1)
+    one, same, other = (fitted(train, later, space, network_epochs=2, seed=seed)[0] for seed in (5, 5, 6))
+    first, again, different = (np.concatenate(logits(n, later, space, CPU)) for n in (one, same, other))
+    np.testing.assert_array_equal(first, again)
+    assert not np.allclose(first, different)
+
+
+def test_lists_are_scored_alike_alone_and_together(space: np.ndarray) -> None:
+    examples = by_feature(70, 2)
+    network, _ = fitted(by_feature(40, 0), by_feature(20, 1), space, network_epochs=1)
+    alone = [logits(network, [example], space, CPU)[0] for example in examples]
+    np.testing.assert_allclose(logits(network, examples, space, CPU), alone, atol=1e-5)
+
+
+def test_mean_ndcg_leaves_out_lists_without_a_gain() -> None:
+    examples = by_feature(2, 0)
+    examples[1] = examples[1]._replace(grades=np.zeros(LIST))
+    perfect = [example.grades for example in examples]
+    assert mean_ndcg(perfect, examples) == 1.0
+    assert mean_ndcg(perfect[1:], examples[1:]) == -np.inf
