@@ -8,6 +8,7 @@ import grpc
 import typer
 from google.protobuf.json_format import MessageToDict, MessageToJson
 from google.rpc import error_details_pb2
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_status import rpc_status
 from rich.console import Console
 from rich.table import Table
@@ -95,8 +96,14 @@ def similar(
     _ask(address, search_service_pb2_grpc.SearchServiceStub, "Similar", request, f"similar to {product}", as_json)
 
 
-def status(address: Address = DEFAULT_ADDRESS, as_json: AsJson = False) -> None:
+def status(
+    address: Address = DEFAULT_ADDRESS,
+    wait: Annotated[float, typer.Option(min=0, help="Seconds to wait until the server is ready to serve.")] = 0.0,
+    as_json: AsJson = False,
+) -> None:
     """Show what a running server serves."""
+    if wait:
+        _until_serving(address, wait)
     request = admin_service_pb2.GetStatusRequest()
     response, _ = _call(address, admin_service_pb2_grpc.AdminServiceStub, "GetStatus", request)
     if as_json:
@@ -106,6 +113,22 @@ def status(address: Address = DEFAULT_ADDRESS, as_json: AsJson = False) -> None:
     for name, value in MessageToDict(response, preserving_proto_field_name=True).items():
         table.add_row(name, str(value))
     out.print(table)
+
+
+def _until_serving(address: str, seconds: float) -> None:
+    """Wait for the standard health service to say SERVING."""
+    deadline = time.monotonic() + seconds
+    with grpc.insecure_channel(address) as channel:
+        try:
+            grpc.channel_ready_future(channel).result(timeout=seconds)
+            watch = health_pb2_grpc.HealthStub(channel).Watch
+            for answer in watch(health_pb2.HealthCheckRequest(), timeout=max(deadline - time.monotonic(), 0.0)):
+                if answer.status == health_pb2.HealthCheckResponse.SERVING:
+                    return
+        except (grpc.FutureTimeoutError, grpc.RpcError):
+            raise ServerError(
+                f"{address} did not begin to serve within {seconds:.0f} s. Look at the server's log."
+            ) from None
 
 
 def _filter(max_price: float | None, category: str | None, in_stock: bool) -> filter_pb2.Filter | None:

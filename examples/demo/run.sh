@@ -17,12 +17,7 @@ say "The server"
 $vitrine serve --config $config 2>demo/serve.log &
 server=$!
 trap 'kill $server 2>/dev/null; wait $server 2>/dev/null || true' EXIT
-for _ in $(seq 60); do
-    $vitrine status --address $address >/dev/null 2>&1 && break
-    kill -0 $server || { cat demo/serve.log; exit 1; }
-    sleep 1
-done
-$vitrine status --address $address
+$vitrine status --address $address --wait 60 || { cat demo/serve.log; exit 1; }
 
 say "Search"
 $vitrine search "waterproof hiking boots" --address $address -n 5

@@ -22,12 +22,12 @@ def test_the_kind_follows_the_setting_and_the_rows(setting: str, rows: int, kind
 
 
 def test_a_word_that_is_no_factory_string_is_named(clustered: Callable[[int, int], Floats]) -> None:
-    with pytest.raises(ConfigError, match='indexer.index = "Bogus7" is not a FAISS factory string'):
+    with pytest.raises(ConfigError, match=r'indexer\.index = "Bogus7" is not a FAISS factory string'):
         DenseIndex.build("Bogus7", clustered(10, 1), CONFIG)
 
 
 def test_too_few_vectors_to_train_on_are_named(clustered: Callable[[int, int], Floats]) -> None:
-    with pytest.raises(ConfigError, match='indexer.index = "IVF64,Flat" cannot be trained on 10 vectors'):
+    with pytest.raises(ConfigError, match=r'indexer\.index = "IVF64,Flat" cannot be trained on 10 vectors'):
         DenseIndex.build("IVF64,Flat", clustered(10, 1), CONFIG)
 
 

@@ -28,12 +28,14 @@ def test_a_card_that_is_not_there_is_refused(wanted: str, cards: int, monkeypatc
         choose(wanted)
 
 
-def test_one_thread_is_given_back_after_an_error() -> None:
+def test_one_thread_is_one_inside_and_given_back_after_an_error() -> None:
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     try:
-        with pytest.raises(ZeroDivisionError), one_thread():
+        with one_thread():
             assert torch.get_num_threads() == 1
+        assert torch.get_num_threads() == 2
+        with pytest.raises(ZeroDivisionError), one_thread():
             raise ZeroDivisionError
         assert torch.get_num_threads() == 2
     finally:

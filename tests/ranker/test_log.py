@@ -196,10 +196,20 @@ def test_judged_requests() -> None:
     )
     assert (boot.time, boot.user, boot.query, boot.positions) == (99.0, None, "boot", None)
     assert boot.rows is not None
-    assert boot.rows.tolist() == [1, 0]
+    assert boot.rows.tolist() == [0, 1]
     assert boot.wanted == {1: 3.0, 0: 0.0}
     assert hat.wanted == {2: 1.5}
     assert (train, test) == ("train", "test")
+
+
+def test_the_order_of_judgments_says_nothing() -> None:
+    """Sorted by grade, as many sets are, a list in their order would turn every tie into a perfect ranking."""
+    best_first = [("boot", "D", 3.0, None), ("boot", "B", 2.0, None), ("boot", "C", 1.0, None), ("boot", "A", 0.0, None)]
+    ((one, _),), ((other, _),) = judged(*best_first), judged(*best_first[::-1])
+    assert one.rows is not None
+    assert other.rows is not None
+    assert one.rows.tolist() == other.rows.tolist() == [0, 1, 2, 3]
+    assert one.wanted == other.wanted
 
 
 @pytest.mark.parametrize("splits", [("train", "test"), ("test", "train"), (None, "test")])

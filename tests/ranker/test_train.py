@@ -1,0 +1,227 @@
+"""The training end to end on a sample shop: what it publishes, what it refuses, and that it repeats."""
+
+import json
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import polars as pl
+import pytest
+
+from indexer.canonical import EVENTS
+from indexer.config import IndexerConfig
+from indexer.encoder import Encoder
+from indexer.errors import InputError
+from indexer.snapshot import IndexSnapshot
+from indexer.store import Store
+from ranker import evaluate, log
+from ranker.config import RankerConfig
+from ranker.examples import Example, Slice
+from ranker.model import Model
+from ranker.scoring import Scorable
+from ranker.train import Prepared, Sources, prepare, slice_examples
+
+
+class Shop(Protocol):
+    """The sample shop of conftest."""
+
+    store: Store
+    indexing: IndexerConfig
+    config: RankerConfig
+    snapshot: IndexSnapshot
+    encoder: Encoder
+    model: Model
+    said: list[str]
+    dump: Any
+    sources: Sources
+
+    def train(self, config: RankerConfig | None = None, sources: Sources | None = None) -> str: ...
+    def load(self, name: str) -> Model: ...
+
+
+@pytest.fixture(scope="module")
+def prepared(shop: Shop) -> Prepared:
+    return prepare(shop.sources, shop.snapshot, shop.config)
+
+
+@pytest.fixture(scope="module")
+def slices(shop: Shop, prepared: Prepared) -> dict[Slice, list[Example]]:
+    model = shop.model
+    return slice_examples(
+        prepared, model.catalogue, model.space, shop.snapshot, shop.encoder, shop.config, lambda _: None
+    )
+
+
+@pytest.fixture(scope="module")
+def report(shop: Shop) -> dict[str, Any]:
+    path: Path = shop.store.path("models", shop.model.id) / "report" / "report.json"
+    return json.loads(path.read_text())
+
+
+def scores(model: Model, examples: list[Example]) -> np.ndarray:
+    lists = [Scorable(e.context, e.rows, e.features) for e in examples]
+    return np.concatenate([each.fused for each in model.members.score(lists, model.space.vectors)])
+
+
+def ndcg(report: dict[str, Any], scorer: str) -> float:
+    (row,) = (row for row in report["table"] if row["scorer"] == scorer)
+    return float(row["metrics"]["ndcg@10"]["mean"])
+
+
+def test_manifest_says_what_the_model_is(shop: Shop, slices: dict[Slice, list[Example]]) -> None:
+    manifest = shop.model.manifest
+    assert manifest["index"] == shop.snapshot.id
+    assert manifest["encoder"] == shop.encoder.fingerprint
+    assert manifest["fusion"] in ("weighted", "stacking")
+    assert manifest["requests"] == {part.name.lower(): len(slices[part]) for part in Slice}
+    assert shop.store.verify("models", shop.model.id) == []
+    assert shop.store.latest("models") >= shop.model.id
+
+
+def test_progress_is_told(shop: Shop) -> None:
+    told = "\n".join(shop.said)
+    for stage in ("user tower, pass 2 of 2", "examples: ", "DNN, pass 1", "trees", "stacking", "fusion: ", "evaluate"):
+        assert stage in told
+
+
+def test_slices_follow_each_other_and_share_no_request(prepared: Prepared) -> None:
+    times = [request.time for request, _ in prepared.requests]
+    parts = [int(part) for _, part in prepared.requests]
+    assert times == sorted(times)
+    assert parts == sorted(parts)
+    assert set(parts) == set(map(int, Slice))
+    ends = {part: [r.time for r, p in prepared.requests if p is part] for part in Slice}
+    assert all(max(ends[Slice(i)]) < min(ends[Slice(i + 1)]) for i in range(4))
+
+
+def test_cuts_of_a_trained_model_make_the_same_slices(shop: Shop, prepared: Prepared) -> None:
+    assert shop.model.manifest["cuts"] == prepared.cuts
+    again = prepare(shop.sources, shop.snapshot, shop.config, prepared.cuts)
+    assert [part for _, part in again.requests] == [part for _, part in prepared.requests]
+
+
+def test_new_events_do_not_move_earlier_requests_between_slices(shop: Shop, prepared: Prepared) -> None:
+    first_half = shop.dump.events.head(len(shop.dump.events) // 2)
+    again = prepare(Sources(first_half, None), shop.snapshot, shop.config, prepared.cuts)
+    where = {(r.time, r.user, tuple(r.rows)): part for r, part in prepared.requests if r.rows is not None}
+    common = [(r, part) for r, part in again.requests if r.rows is not None and (r.time, r.user, tuple(r.rows)) in where]
+    assert len(common) > 100
+    assert all(where[r.time, r.user, tuple(r.rows)] is part for r, part in common)
+
+
+def test_most_requests_are_spread_evenly(shop: Shop, prepared: Prepared) -> None:
+    thin = prepare(shop.sources, shop.snapshot, shop.config.model_copy(update={"most_requests": 100}))
+    counts = {part: sum(p is part for _, p in thin.requests) for part in Slice}
+    whole = {part: sum(p is part for _, p in prepared.requests) for part in Slice}
+    assert counts == {part: min(count, 100) for part, count in whole.items()}
+    times = [r.time for r, part in thin.requests if part is Slice.TOWER]
+    full = [r.time for r, part in prepared.requests if part is Slice.TOWER]
+    assert (times[0], times[-1]) == (full[0], full[-1])
+    assert [r.time for r, _ in thin.requests] == sorted(r.time for r, _ in thin.requests)
+
+
+def test_report_has_every_scorer_with_intervals(report: dict[str, Any], slices: dict[Slice, list[Example]]) -> None:
+    names = [row["scorer"] for row in report["table"]]
+    assert set(names) >= {*evaluate.SCORERS, "random", "encoder cosine", "BM25", "popularity"}
+    for row in report["table"]:
+        assert set(row["metrics"]) == {"ndcg@10", "mrr", "recall@10", "recall@50", "recall@100"}
+        for interval in row["metrics"].values():
+            assert 0 <= interval["low"] <= interval["mean"] <= interval["high"] <= 1
+        measured = {"auc", "log_loss", "threshold", "accuracy", "recall", "f1"}
+        assert set(row["classification"]) == (measured if row["scorer"] in evaluate.SCORERS else set())
+    assert report["requests"] == len(slices[Slice.TEST])
+    assert set(report["chosen_minus_other_ndcg"]) == {*names} - {report["chosen"]}
+    assert 0 <= report["alpha"] <= 1
+
+
+def test_the_fused_model_beats_chance_and_popularity(report: dict[str, Any]) -> None:
+    against = report["chosen_minus_other_ndcg"]
+    assert against["random"]["low"] > 0.1
+    assert against["popularity"]["low"] > 0
+    assert ndcg(report, report["chosen"]) > ndcg(report, "encoder cosine")
+
+
+def test_what_is_loaded_scores_as_what_was_trained(
+    shop: Shop, slices: dict[Slice, list[Example]], report: dict[str, Any]
+) -> None:
+    """The report was made before saving, by the members in memory."""
+    loaded = shop.load(shop.model.id)
+    test = slices[Slice.TEST]
+    again = evaluate.report(loaded.members, test, loaded.space.vectors, shop.config.positive_grade)
+    assert again["chosen"] == report["chosen"]
+    for row, before in zip(again["table"], report["table"], strict=True):
+        assert row["scorer"] == before["scorer"]
+        assert row["classification"] == pytest.approx(before["classification"], abs=1e-9)
+        for name, interval in row["metrics"].items():
+            assert interval == pytest.approx(before["metrics"][name], abs=1e-9)
+
+
+def test_the_same_seed_gives_the_same_scores(shop: Shop, slices: dict[Slice, list[Example]]) -> None:
+    again = shop.load(shop.train())
+    np.testing.assert_array_equal(again.space.vectors, shop.model.space.vectors)
+    np.testing.assert_array_equal(scores(again, slices[Slice.TEST]), scores(shop.model, slices[Slice.TEST]))
+
+
+def test_another_seed_gives_other_scores(shop: Shop, slices: dict[Slice, list[Example]]) -> None:
+    other = shop.load(shop.train(shop.config.model_copy(update={"seed": 1})))
+    assert not np.allclose(scores(other, slices[Slice.TEST]), scores(shop.model, slices[Slice.TEST]))
+
+
+def test_judgments_alone_are_enough(shop: Shop) -> None:
+    """Like the Home Depot set: graded pairs from 1 to 3, no log, no user."""
+    judgments = shop.dump.judgments.with_columns((1 + pl.col("grade") * 2 / 3).round(2))
+    config = shop.config.model_copy(update={"positive_grade": 2.0})
+    model = shop.load(shop.train(config, Sources(None, judgments)))
+    assert model.space.tower is None
+    assert model.manifest["cuts"] == []
+    assert model.manifest["requests"]["tower"] == 0
+    report = json.loads((shop.store.path("models", model.id) / "report" / "report.json").read_text())
+    assert report["chosen_minus_other_ndcg"]["random"]["low"] > 0.1
+    assert "popularity" not in {row["scorer"] for row in report["table"]}
+
+
+def test_log_and_judgments_together(shop: Shop) -> None:
+    both = prepare(Sources(shop.dump.events, shop.dump.judgments), shop.snapshot, shop.config)
+    queries = {part: {r.query for r, p in both.requests if p is part and r.user is None} for part in Slice}
+    judged = set(shop.dump.judgments["query"])
+    assert sum(len(queries[part] & judged) for part in Slice) >= len(judged)
+    assert [r.time for r, _ in both.requests] == sorted(r.time for r, _ in both.requests)
+
+
+@pytest.mark.parametrize("rows", [0, 2_000])
+def test_too_little_is_an_input_error(shop: Shop, rows: int) -> None:
+    before = shop.store.ids("models")
+    with pytest.raises(InputError, match=r"slice members has \d+ requests .* 20 are needed\. Set ranker\.events"):
+        shop.train(sources=Sources(shop.dump.events.head(rows), None))
+    assert shop.store.ids("models") == before
+
+
+def test_nothing_at_all_is_an_input_error(shop: Shop) -> None:
+    with pytest.raises(InputError, match="Cannot train"):
+        shop.train(sources=Sources(None, None))
+
+
+def test_a_log_of_unknown_products_is_an_input_error(shop: Shop) -> None:
+    strangers = shop.dump.events.with_columns(product_id=pl.lit("?"))
+    with pytest.raises(InputError, match="Cannot train"):
+        shop.train(sources=Sources(strangers, None))
+
+
+def test_a_log_without_impressions(shop: Shop) -> None:
+    """Only purchases and clicks, as a shop's order table has them: the lists are drawn from recall."""
+    taken = shop.dump.events.filter(pl.col("event_type") != "impression").select(
+        *(pl.lit(None, dtype).alias(name) if name == "position" else name for name, dtype in EVENTS.items())
+    )
+    prepared = prepare(Sources(taken, None), shop.snapshot, shop.config)
+    assert prepared.requests
+    assert all(request.rows is None for request, _ in prepared.requests)
+    model = shop.load(shop.train(sources=Sources(taken, None)))
+    report = json.loads((shop.store.path("models", model.id) / "report" / "report.json").read_text())
+    assert "recall order" in {row["scorer"] for row in report["table"]}
+    assert report["chosen_minus_other_ndcg"]["random"]["low"] > 0
+
+
+def test_replay_folds_the_engagements(shop: Shop, prepared: Prepared) -> None:
+    found = log.engagements(shop.dump.events, shop.snapshot.row_of, shop.config.positive_rating)
+    assert prepared.engagements.equals(found)
+    assert len(found) == len(shop.dump.events.filter(pl.col("event_type") != "impression"))
