@@ -87,7 +87,8 @@ def _offer_last_index(store: Store, config: IndexerConfig, encoder: Encoder, cac
         last = open_latest(store, config)
     except SnapshotError:
         return
-    if last.encoder_fingerprint == encoder.fingerprint:
+    # A damaged vector must not be handed on from index to index.
+    if last.encoder_fingerprint == encoder.fingerprint and not store.verify("indexes", last.id):
         cache.offer(last.products.column("title").to_pylist(), last.vectors)
 
 

@@ -45,7 +45,15 @@ class DenseIndex:
                 raise ConfigError(
                     f'indexer.index = "{kind}" cannot be trained on {len(vectors)} vectors: {error}. Use "auto".'
                 ) from error
-        return cls(kind, index, vectors[:0], config)
+        empty = cls(kind, index, vectors[:0], config)
+        try:
+            # Better now than at the first filtered request.
+            empty._search(vectors[:1], 1, faiss.IDSelectorAll())
+        except RuntimeError as error:
+            raise ConfigError(
+                f'indexer.index = "{kind}" cannot be searched under a filter: {error}. Use "auto", HNSW or IVF.'
+            ) from error
+        return empty
 
     @classmethod
     def load(cls, kind: str, folder: Path, vectors: Floats, config: IndexerConfig) -> "DenseIndex":
@@ -83,18 +91,20 @@ class DenseIndex:
         return self._search(queries, k, faiss.IDSelectorBitmap(bits))
 
     def _search(self, queries: Floats, k: int, selector: Any) -> Neighbours:
-        parameters = self._parameters(k, selector)
-        found = min(k, len(self))
+        parameters = self._parameters(self._index, k, selector)
+        found = max(min(k, len(self)), 1)
         scores, rows = self._index.search(np.ascontiguousarray(queries, np.float32), found, params=parameters)
-        missing = k - found
+        missing = max(k - found, 0)
         rows = np.pad(rows, ((0, 0), (0, missing)), constant_values=NOTHING)
         scores = np.pad(scores, ((0, 0), (0, missing)), constant_values=-np.inf)
         scores[rows == NOTHING] = -np.inf
         return Neighbours(rows, scores)
 
-    def _parameters(self, k: int, selector: Any) -> Any:
+    def _parameters(self, index: Any, k: int, selector: Any) -> Any:
         """Search parameters of the index's own type; HNSW returns fewer than k rows when efSearch is below k."""
-        index = faiss.downcast_index(self._index)
+        index = faiss.downcast_index(index)
+        if isinstance(index, faiss.IndexPreTransform):
+            return faiss.SearchParametersPreTransform(index_params=self._parameters(index.index, k, selector))
         if isinstance(index, faiss.IndexHNSW):
             # A filter makes a share of the visited rows useless: look at twice as many.
             width = max(self._config.ef_search, k) * (1 if selector is None else 2)

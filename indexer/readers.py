@@ -18,6 +18,8 @@ from indexer.text import normalise
 # Limits of one row. A title is for people; what is longer is a file in the wrong column.
 MOST_ID_BYTES = 128
 MOST_TITLE_CHARACTERS = 2_000
+# Lines of one CSV row. What is longer is a quote that was opened and never closed.
+_MOST_LINES = 100
 _FIELD_LIMIT = 64 * 1024 * 1024
 
 _NEEDED = {"product_id", "title"}
@@ -112,6 +114,7 @@ def _csv_rows(path: Path) -> Iterator[tuple[int, dict[str, Any] | str]]:
         lines = (line.decode("utf-8-sig" if i == 0 else "utf-8", "surrogateescape") for i, line in enumerate(raw))
         reader = csv.DictReader(lines)
         while True:
+            begin = reader.line_num + 1
             try:
                 row = next(reader)
             except StopIteration:
@@ -119,7 +122,13 @@ def _csv_rows(path: Path) -> Iterator[tuple[int, dict[str, Any] | str]]:
             except csv.Error as error:
                 yield reader.reader.line_num, f"not CSV: {error}"
             else:
-                yield reader.line_num, row
+                spanned = reader.line_num - begin + 1
+                if spanned <= _MOST_LINES:
+                    yield reader.line_num, row
+                else:
+                    # One reject a line: the rows that a stray quote swallowed count in the share of rejects.
+                    for line in range(begin, reader.line_num + 1):
+                        yield line, f"in a field of {spanned} lines from line {begin}: a quote is not closed there"
 
 
 def _json_rows(path: Path) -> Iterator[tuple[int, dict[str, Any] | str]]:

@@ -41,8 +41,8 @@ EMPTY = History()
 def fold(history: History, event: Engagement) -> History:
     """The history after `event`.
 
-    An event that arrives late takes its place by time, so the order of arrival does not matter; a return takes out the
-    latest purchase of its product.
+    An engagement that arrives late takes its place by time, so the order of arrival does not matter; those of one time
+    stay in the order of arrival. A return takes out the latest purchase of its product, if it is there by then.
     """
     if event.kind == RETURN:
         return _without_purchase(history, event.row)

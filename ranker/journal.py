@@ -65,8 +65,8 @@ class Journal:
         # A commit returns when the write-ahead log is on disk: power may fail right after.
         self._connection.execute("PRAGMA journal_mode = WAL")
         self._connection.execute("PRAGMA synchronous = FULL")
-        self._connection.execute(_SCHEMA)
         self._check_version(path)
+        self._connection.execute(_SCHEMA)
 
     def append(self, events: Sequence[Sequence[Entry]]) -> list[bool]:
         """Write events, each all its entries, in one transaction; says of each whether it was new.
@@ -74,7 +74,7 @@ class Journal:
         An event whose id is there already changes nothing.
         """
         marks = ", ".join("?" * len(_COLUMNS))
-        statement = f"INSERT OR IGNORE INTO events ({', '.join(_COLUMNS)}) VALUES ({marks})"
+        statement = f"INSERT INTO events ({', '.join(_COLUMNS)}) VALUES ({marks})"
         written = []
         with self._lock:
             self._connection.execute("BEGIN IMMEDIATE")
@@ -119,12 +119,14 @@ class Journal:
     def _check_version(self, path: Path) -> None:
         (version,) = self._connection.execute("PRAGMA user_version").fetchone()
         if version not in (0, _VERSION):
+            self._connection.close()
             raise SnapshotError(f"{path} is a journal of version {version}; this program writes version {_VERSION}.")
-        self._connection.execute(f"PRAGMA user_version = {_VERSION}")
+        if version == 0:
+            self._connection.execute(f"PRAGMA user_version = {_VERSION}")
 
 
 def read_events(path: Path | None, store: Path, up_to: int | None = None) -> pl.DataFrame | None:
-    """The whole log in time order: the imported events and the journal's `up_to` an entry. None where there is neither."""
+    """The whole log in time order: imported events and the journal's `up_to` an entry. None where there is neither."""
     frames = [] if path is None else [read_table(path, EVENTS)]
     if (store / FILE).exists():
         journal = Journal(store / FILE)

@@ -79,7 +79,7 @@ def shown_requests(events: pl.DataFrame, found: pl.DataFrame, row_of: Mapping[st
         pl.col("product_id", "position"),
     ).iter_rows(named=True):
         places = {
-            row_of[p]: i + 1 if at is None else at
+            row_of[p]: i + 1 if at is None else max(at, 1)
             for i, (p, at) in enumerate(zip(row["product_id"], row["position"], strict=True))
             if p in row_of
         }

@@ -63,10 +63,10 @@ def for_user(
     k: int,
     mask: Mask | None,
 ) -> Candidates:
-    """At most k candidates for a user: near the user vector, engaged with before, and popular."""
-    channels = [for_everyone(behaviour, now, k // 2, mask)]
-    if history.rows:
-        channels.insert(0, for_history(history, k // 2, mask))
+    """At most k candidates: near the user vector, engaged with before, and popular; for a stranger all are popular."""
+    if user_vector is None and not history.rows:
+        return fuse([for_everyone(behaviour, now, k, mask)], k)
+    channels = [for_history(history, k // 2, mask), for_everyone(behaviour, now, k // 2, mask)]
     if user_vector is not None:
         channels.insert(0, for_vector(products, user_vector, k, mask, "user"))
     return fuse(channels, k)

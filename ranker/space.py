@@ -47,7 +47,7 @@ class ProductSpace:
 
     def save(self, folder: Path) -> dict[str, object]:
         """Write user_tower.safetensors, products.npy and the index; returns the manifest's entry."""
-        tensors = {"projection": torch.from_numpy(np.ascontiguousarray(self.projection))}
+        tensors = {"projection": torch.from_numpy(np.array(self.projection))}
         if self.tower is not None:
             tensors |= {f"tower.{name}": tensor.contiguous() for name, tensor in self.tower.state_dict().items()}
         save_file(tensors, folder / _TOWER)

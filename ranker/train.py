@@ -99,13 +99,13 @@ def evaluate_again(
 ) -> dict[str, Any]:
     """The report of a trained model on what was kept from its training, and on whatever was logged since."""
     prepared = prepare(sources, snapshot, config, model.manifest["cuts"])
-    tests = [(request, part) for request, part in prepared.requests if part is Slice.TEST]
+    tests = [item for item in prepared.requests if item[1] is Slice.TEST]
     with one_thread():
         slices = slice_examples(
             prepared._replace(requests=tests), model.catalogue, model.space, snapshot, encoder, config, say
         )
     if not slices[Slice.TEST]:
-        raise InputError("Nothing to evaluate on: the log holds no request with something wanted after the training's cut.")
+        raise InputError("Nothing to evaluate on: the log holds no request with something wanted after the last cut.")
     return evaluate.report(model.members, slices[Slice.TEST], model.space.vectors, config.positive_grade)
 
 
@@ -200,7 +200,7 @@ def _fit_space(
     fitted = fit_tower(before, snapshot.vectors, config, device, say)
     if fitted is not None:
         tower, vectors = fitted
-        return make_space(tower, tower.project.weight.detach().numpy().copy(), vectors, indexing)
+        return make_space(tower, tower.project.weight.detach().numpy(), vectors, indexing)
     say("user tower: the log is too short, the product space is the titles' principal axes")
     projection = principal_projection(snapshot.vectors, config.space)
     projected = np.asarray(snapshot.vectors @ projection.T)

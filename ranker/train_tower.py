@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from indexer.arrays import Floats
 from ranker.config import RankerConfig
+from ranker.history import RETURN
 from ranker.user_tower import RECENT, UserTower, age_buckets, principal_projection
 
 # Fewer histories with something after them than this teach nothing.
@@ -82,7 +83,9 @@ def fit_tower(
 
 
 def _histories(engagements: pl.DataFrame) -> _Histories:
-    known = engagements.filter(pl.col("user_id").is_not_null()).sort(["user_id", "time"], maintain_order=True)
+    # A served history holds no returns, and nobody wants a return recommended.
+    chosen = pl.col("user_id").is_not_null() & (pl.col("kind") != RETURN)
+    known = engagements.filter(chosen).sort(["user_id", "time"], maintain_order=True)
     rows, kinds, times = (known[name].to_numpy() for name in ("row", "kind", "time"))
     users = known["user_id"].rle_id().to_numpy()
     new_user = np.flatnonzero(np.diff(users, prepend=-1))

@@ -159,11 +159,11 @@ async def serve(settings: Settings) -> None:
     """Run until SIGTERM or SIGINT, then drain."""
     live = await asyncio.to_thread(open_live, settings)
     app = App(settings, live)
-    await app.start()
-    logger.info("serving release %d on %s:%d", live.state.release.number, settings.server.address, app.port)
     stopped = asyncio.Event()
     for name in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(name, stopped.set)
+    await app.start()
+    logger.info("serving release %d on %s:%d", live.state.release.number, settings.server.address, app.port)
     await stopped.wait()
     logger.info("draining")
     await app.stop()

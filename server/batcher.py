@@ -93,7 +93,9 @@ class Batcher(Generic[T, R]):
                 if len(outcomes) != len(live):
                     raise RuntimeError(f"a batch of {len(live)} gave {len(outcomes)} results")
             except Exception as error:
-                outcomes = [error] * len(live)
+                # A future refuses a StopIteration, and its caller would wait for ever.
+                failure = RuntimeError(f"a batch ended early: {error}") if isinstance(error, StopIteration) else error
+                outcomes = [failure] * len(live)
         late = [waiting for waiting in batch if waiting.deadline <= now]
         expired = ExpiredError("the deadline passed while the request waited")
         self._loop.call_soon_threadsafe(_settle, live + late, outcomes + [expired] * len(late))

@@ -9,6 +9,7 @@ import grpc
 import numpy as np
 
 from indexer.arrays import Floats
+from indexer.text import normalise
 from server.faults import ViolationError
 
 T = TypeVar("T")
@@ -53,7 +54,7 @@ def identifier(value: str, field: str, *, required: bool = False) -> str:
 
 def query(value: str) -> str:
     """A checked query. Raises `ViolationError`."""
-    if not value.strip():
+    if not normalise(value):
         raise ViolationError("query", "is empty; give words, a query_vector, or call Recommend")
     if len(value) > MOST_QUERY_CHARACTERS:
         raise ViolationError("query", f"has {len(value)} characters; at most {MOST_QUERY_CHARACTERS} are accepted")

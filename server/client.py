@@ -36,7 +36,8 @@ DEFAULT_ADDRESS = "127.0.0.1:50051"
 # A person waits longer than a shop's page does.
 _TIMEOUT = 30.0
 
-out = Console()
+# Titles and ids are shown as they are: brackets and colons in them are no markup.
+out = Console(markup=False, emoji=False)
 
 
 class ServerError(VitrineError):

@@ -14,9 +14,10 @@ Work = Callable[[State, Sequence[Ask]], list[Answer]]
 
 
 class Job(NamedTuple):
-    """A request and the pipeline function that answers it."""
+    """A request, the pipeline function that answers it, and the state it was checked against."""
 
     work: Work
+    state: State
     ask: Ask
 
 
@@ -32,18 +33,20 @@ class Desk:
         """Requests in the queue now."""
         return self._batcher.waiting
 
-    async def answer(self, work: Work, ask: Ask) -> Answer:
-        """The answer to `ask`; see `Batcher.submit` for what it raises."""
-        return await self._batcher.submit(Job(work, ask._replace(asked=time.monotonic())), ask.deadline)
+    async def answer(self, work: Work, state: State, ask: Ask) -> Answer:
+        """The answer of `state` to `ask`; see `Batcher.submit` for what it raises."""
+        return await self._batcher.submit(Job(work, state, ask._replace(asked=time.monotonic())), ask.deadline)
 
     async def close(self) -> None:
         """Answer what waits and stop."""
         await self._batcher.close()
 
     def _run(self, jobs: Sequence[Job]) -> list[Answer]:
-        state = self.live.state
+        # While a release is swapped some still wait with the old state, whose products and columns may be others.
+        kinds: dict[tuple[Work, int], list[int]] = {}
+        for i, job in enumerate(jobs):
+            kinds.setdefault((job.work, id(job.state)), []).append(i)
         answers: dict[int, Answer] = {}
-        for work in dict.fromkeys(job.work for job in jobs):
-            mine = [i for i, job in enumerate(jobs) if job.work is work]
-            answers.update(zip(mine, work(state, [jobs[i].ask for i in mine]), strict=True))
+        for (work, _), mine in kinds.items():
+            answers.update(zip(mine, work(jobs[mine[0]].state, [jobs[i].ask for i in mine]), strict=True))
         return [answers[i] for i in range(len(jobs))]

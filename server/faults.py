@@ -9,6 +9,8 @@ from google.protobuf.duration_pb2 import Duration
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 
 _DETAILS = "grpc-status-details-bin"
+# Clients refuse trailing metadata of over 8 KiB, and would see that instead of the faults.
+_MOST_TOLD = 20
 
 
 class ViolationError(Exception):
@@ -44,8 +46,11 @@ async def abort_invalid(context: grpc.aio.ServicerContext, violations: Sequence[
     """INVALID_ARGUMENT with a BadRequest that names every field."""
     fields = [
         error_details_pb2.BadRequest.FieldViolation(field=violation.field, description=violation.description)
-        for violation in violations
+        for violation in violations[:_MOST_TOLD]
     ]
+    if len(violations) > _MOST_TOLD:
+        rest = f"{len(violations) - _MOST_TOLD} more fields cannot be accepted"
+        fields.append(error_details_pb2.BadRequest.FieldViolation(field="request", description=rest))
     message = "; ".join(str(violation) for violation in violations[:5])
     await abort(
         context, grpc.StatusCode.INVALID_ARGUMENT, message, error_details_pb2.BadRequest(field_violations=fields)

@@ -72,15 +72,16 @@ def rows_matching(condition: Filter, products: pa.Table) -> Mask:
     """bool [rows]: where `condition` holds."""
     match condition:
         case Equals(column, value):
-            return _mask(pc.equal(products.column(column), value))
+            return _mask(pc.equal(_values(products, column), value))
         case In(column, values):
-            return _mask(pc.is_in(products.column(column), pa.array(values, products.schema.field(column).type)))
+            known = _values(products, column)
+            return _mask(pc.is_in(known, pa.array(values, known.type)))
         case Range(column, least, most):
             mask = np.ones(len(products), bool)
             if least is not None:
-                mask &= _mask(pc.greater_equal(products.column(column), least))
+                mask &= _mask(pc.greater_equal(_values(products, column), least))
             if most is not None:
-                mask &= _mask(pc.less_equal(products.column(column), most))
+                mask &= _mask(pc.less_equal(_values(products, column), most))
             return mask
         case All(parts):
             return np.asarray(np.logical_and.reduce([rows_matching(part, products) for part in parts]), bool)
@@ -88,6 +89,14 @@ def rows_matching(condition: Filter, products: pa.Table) -> Mask:
             return np.asarray(np.logical_or.reduce([rows_matching(part, products) for part in parts]), bool)
         case Not(part):
             return ~rows_matching(part, products)
+
+
+def _values(products: pa.Table, name: str) -> pa.ChunkedArray:
+    """A column as it is compared: numbers as float64, which is what the contract's values and bounds are."""
+    column = products.column(name)
+    # Arrow refuses to compare 1.5 with whole numbers, or whole numbers beyond 2^53 with any float.
+    is_number = pa.types.is_integer(column.type) or pa.types.is_floating(column.type)
+    return pc.cast(column, pa.float64(), safe=False) if is_number else column
 
 
 def _mask(values: pa.ChunkedArray) -> Mask:

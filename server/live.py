@@ -25,7 +25,8 @@ class Live:
         # new state either because it was replayed or because it came after, never twice and never not at all.
         self._lock = threading.Lock()
         self.journal = Journal(store.root / FILE)
-        self.state = self._load(release)[0]
+        # `_folded` is the last entry of the journal that is in the state; another process may write entries too.
+        self.state, self._folded = self._load(release)
 
     def write(self, requests: Sequence[Sequence[Sequence[Entry]]]) -> list[tuple[int, int]]:
         """Write the events of several requests in one transaction; returns (written, duplicates) of each.
@@ -34,9 +35,8 @@ class Live:
         """
         events = [event for request in requests for event in request]
         with self._lock:
-            before = self.journal.sequence()
             new = self.journal.append(events)
-            self.state.fold(self.journal.read(after=before))
+            self._folded = self._catch_up(self.state, self._folded)
         counts, place = [], 0
         for request in requests:
             written = sum(new[place : place + len(request)])
@@ -49,10 +49,16 @@ class Live:
         state, replayed = self._load(release)
         warm(state)
         with self._lock:
-            state.fold(self.journal.read(after=replayed))
+            self._folded = self._catch_up(state, replayed)
             self.state = state
         logger.info("release %d is live", release.number)
         return state
+
+    def _catch_up(self, state: State, folded: int) -> int:
+        """Fold what the journal holds after `folded` into `state`; returns the number of the last entry folded."""
+        last = self.journal.sequence()
+        state.fold(self.journal.read(after=folded, up_to=last))
+        return last
 
     def _load(self, release: Release) -> tuple[State, int]:
         """The state of a release, and the journal's sequence number up to which it has been replayed."""

@@ -1,7 +1,6 @@
 """Page tokens: opaque, and good only for the request they were made for."""
 
 import base64
-import binascii
 import hashlib
 import json
 from typing import Any
@@ -19,7 +18,7 @@ def offset_of(request: Any) -> int:
     try:
         token = json.loads(base64.urlsafe_b64decode(request.page_token.encode()))
         offset, made_for = int(token["offset"]), str(token["request"])
-    except (ValueError, TypeError, KeyError, binascii.Error, RecursionError):
+    except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
         raise ViolationError("page_token", "was not made by this server; leave it empty for the first page") from None
     if made_for != _request_digest(request):
         raise ViolationError("page_token", "belongs to another request; every other field must be what it was")

@@ -7,6 +7,7 @@ from server import checks, conditions, pages, pipeline, replies
 from server.checks import Checks
 from server.desk import Desk
 from server.pipeline import Ask
+from server.state import State
 
 
 class RecommendService(recommend_service_pb2_grpc.RecommendServiceServicer):  # type: ignore[misc]
@@ -19,8 +20,9 @@ class RecommendService(recommend_service_pb2_grpc.RecommendServiceServicer):  # 
         self, request: recommend_service_pb2.RecommendRequest, context: grpc.aio.ServicerContext
     ) -> recommend_service_pb2.RecommendResponse:
         """Check, rank, reply."""
-        ask = self._ask(request)._replace(deadline=checks.deadline(context))
-        answer = await self._desk.answer(pipeline.recommend, ask)
+        state = self._desk.live.state
+        ask = _ask(request, state)._replace(deadline=checks.deadline(context))
+        answer = await self._desk.answer(pipeline.recommend, state, ask)
         fallback = recommend_service_pb2.RecommendResponse.Fallback
         return recommend_service_pb2.RecommendResponse(
             hits=replies.hits(answer, ask.offset),
@@ -30,20 +32,21 @@ class RecommendService(recommend_service_pb2_grpc.RecommendServiceServicer):  # 
             unknown_product_ids=[product for product in ask.recent if product not in answer.state.snapshot.row_of],
         )
 
-    def _ask(self, request: recommend_service_pb2.RecommendRequest) -> Ask:
-        state, faults = self._desk.live.state, Checks()
-        vector = None
-        if request.user_vector:
-            dimensions = int(state.model.space.projection.shape[0])
-            vector = faults.run(checks.vector, request.user_vector, dimensions, "user_vector", default=None)
-        faults.run(checks.identifier, request.request_id, "request_id", default="")
-        ask = Ask(
-            vector=vector,
-            user=faults.run(checks.identifier, request.user_id, "user_id", default="") or None,
-            recent=faults.run(checks.recent, request.recent_product_ids, default=[]),
-            condition=faults.run(conditions.condition, request, state.columns, default=None),
-            offset=faults.run(pages.offset_of, request, default=0),
-            size=faults.run(checks.page_size, request.page_size, default=0),
-        )
-        faults.done()
-        return ask
+
+def _ask(request: recommend_service_pb2.RecommendRequest, state: State) -> Ask:
+    faults = Checks()
+    vector = None
+    if request.user_vector:
+        dimensions = int(state.model.space.projection.shape[0])
+        vector = faults.run(checks.vector, request.user_vector, dimensions, "user_vector", default=None)
+    faults.run(checks.identifier, request.request_id, "request_id", default="")
+    ask = Ask(
+        vector=vector,
+        user=faults.run(checks.identifier, request.user_id, "user_id", default="") or None,
+        recent=faults.run(checks.recent, request.recent_product_ids, default=[]),
+        condition=faults.run(conditions.condition, request, state.columns, default=None),
+        offset=faults.run(pages.offset_of, request, default=0),
+        size=faults.run(checks.page_size, request.page_size, default=0),
+    )
+    faults.done()
+    return ask

@@ -8,6 +8,7 @@ from server.checks import Checks
 from server.desk import Desk
 from server.faults import NotFoundError, ViolationError
 from server.pipeline import Ask
+from server.state import State
 
 
 class SearchService(search_service_pb2_grpc.SearchServiceServicer):  # type: ignore[misc]
@@ -20,8 +21,9 @@ class SearchService(search_service_pb2_grpc.SearchServiceServicer):  # type: ign
         self, request: search_service_pb2.SearchRequest, context: grpc.aio.ServicerContext
     ) -> search_service_pb2.SearchResponse:
         """Check, rank, reply."""
-        ask = self._search_ask(request)._replace(deadline=checks.deadline(context))
-        answer = await self._desk.answer(pipeline.search, ask)
+        state = self._desk.live.state
+        ask = _search_ask(request, state)._replace(deadline=checks.deadline(context))
+        answer = await self._desk.answer(pipeline.search, state, ask)
         return search_service_pb2.SearchResponse(
             hits=replies.hits(answer, ask.offset),
             next_page_token=pages.token_after(request, ask.offset, answer),
@@ -32,49 +34,52 @@ class SearchService(search_service_pb2_grpc.SearchServiceServicer):  # type: ign
         self, request: search_service_pb2.SimilarRequest, context: grpc.aio.ServicerContext
     ) -> search_service_pb2.SimilarResponse:
         """Check, find, reply."""
-        ask = self._similar_ask(request)._replace(deadline=checks.deadline(context))
-        answer = await self._desk.answer(pipeline.similar, ask)
+        state = self._desk.live.state
+        ask = _similar_ask(request, state)._replace(deadline=checks.deadline(context))
+        answer = await self._desk.answer(pipeline.similar, state, ask)
         return search_service_pb2.SimilarResponse(
             hits=replies.hits(answer, ask.offset),
             next_page_token=pages.token_after(request, ask.offset, answer),
             info=replies.info(answer, request.request_id),
         )
 
-    def _search_ask(self, request: search_service_pb2.SearchRequest) -> Ask:
-        state, faults = self._desk.live.state, Checks()
-        query, vector = "", None
-        match request.WhichOneof("target"):
-            case "query":
-                query = faults.run(checks.query, request.query, default="")
-            case "query_vector":
-                values = request.query_vector.values
-                dimensions = state.encoder.dimensions
-                vector = faults.run(checks.vector, values, dimensions, "query_vector", default=None)
-            case _:
-                faults.violations.append(ViolationError("query", "must be given, or query_vector"))
-        faults.run(checks.identifier, request.request_id, "request_id", default="")
-        ask = Ask(
-            query=query,
-            vector=vector,
-            user=faults.run(checks.identifier, request.user_id, "user_id", default="") or None,
-            recent=faults.run(checks.recent, request.recent_product_ids, default=[]),
-            condition=faults.run(conditions.condition, request, state.columns, default=None),
-            offset=faults.run(pages.offset_of, request, default=0),
-            size=faults.run(checks.page_size, request.page_size, default=0),
-        )
-        faults.done()
-        return ask
 
-    def _similar_ask(self, request: search_service_pb2.SimilarRequest) -> Ask:
-        state, faults = self._desk.live.state, Checks()
-        faults.run(checks.identifier, request.request_id, "request_id", default="")
-        ask = Ask(
-            product=faults.run(checks.identifier, request.product_id, "product_id", required=True, default=""),
-            condition=faults.run(conditions.condition, request, state.columns, default=None),
-            offset=faults.run(pages.offset_of, request, default=0),
-            size=faults.run(checks.page_size, request.page_size, default=0),
-        )
-        faults.done()
-        if ask.product not in state.snapshot.row_of:
-            raise NotFoundError("product", ask.product)
-        return ask
+def _search_ask(request: search_service_pb2.SearchRequest, state: State) -> Ask:
+    faults = Checks()
+    query, vector = "", None
+    match request.WhichOneof("target"):
+        case "query":
+            query = faults.run(checks.query, request.query, default="")
+        case "query_vector":
+            values = request.query_vector.values
+            dimensions = state.encoder.dimensions
+            vector = faults.run(checks.vector, values, dimensions, "query_vector", default=None)
+        case _:
+            faults.violations.append(ViolationError("query", "must be given, or query_vector"))
+    faults.run(checks.identifier, request.request_id, "request_id", default="")
+    ask = Ask(
+        query=query,
+        vector=vector,
+        user=faults.run(checks.identifier, request.user_id, "user_id", default="") or None,
+        recent=faults.run(checks.recent, request.recent_product_ids, default=[]),
+        condition=faults.run(conditions.condition, request, state.columns, default=None),
+        offset=faults.run(pages.offset_of, request, default=0),
+        size=faults.run(checks.page_size, request.page_size, default=0),
+    )
+    faults.done()
+    return ask
+
+
+def _similar_ask(request: search_service_pb2.SimilarRequest, state: State) -> Ask:
+    faults = Checks()
+    faults.run(checks.identifier, request.request_id, "request_id", default="")
+    ask = Ask(
+        product=faults.run(checks.identifier, request.product_id, "product_id", required=True, default=""),
+        condition=faults.run(conditions.condition, request, state.columns, default=None),
+        offset=faults.run(pages.offset_of, request, default=0),
+        size=faults.run(checks.page_size, request.page_size, default=0),
+    )
+    faults.done()
+    if ask.product not in state.snapshot.row_of:
+        raise NotFoundError("product", ask.product)
+    return ask

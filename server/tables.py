@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from server.config import Settings
@@ -49,7 +50,7 @@ def releases(console: Console, listed: Sequence[Release], live: Release | None) 
         mark = "live" if live and live.number == release.number else ""
         made = time.strftime("%Y-%m-%d %H:%M", time.localtime(release.time))
         figures = (f"{release.gate['recall_at_100']:.4f}", f"{release.gate['ndcg']:.4f}")
-        table.add_row(mark, str(release.number), release.index, release.model, *figures, made, release.note)
+        table.add_row(mark, str(release.number), release.index, release.model, *figures, made, escape(release.note))
     console.print(table)
 
 

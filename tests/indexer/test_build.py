@@ -73,6 +73,17 @@ def test_unchanged_titles_are_not_embedded_again(store: Store, encoder: Any, cat
     np.testing.assert_array_equal(index.vectors, encoder.encode(index.products.column("title").to_pylist()))
 
 
+def test_a_flipped_bit_is_not_handed_on(store: Store, encoder: Any, catalogue: WriteCatalogue) -> None:
+    config = IndexerConfig(catalogue=catalogue(TITLES))
+    first = build_index(store, config, encoder, ignore)
+    path = store.path("indexes", first) / VECTORS
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    second = build_index(store, config, encoder, ignore)
+    assert store.manifest("indexes", second)["counts"]["embedded"] == 100
+
+
 def test_another_encoder_embeds_everything(store: Store, encoder: Any, catalogue: WriteCatalogue) -> None:
     config = IndexerConfig(catalogue=catalogue(TITLES))
     build_index(store, config, encoder, ignore)

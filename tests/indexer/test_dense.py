@@ -31,6 +31,33 @@ def test_too_few_vectors_to_train_on_are_named(clustered: Callable[[int, int], F
         DenseIndex.build("IVF64,Flat", clustered(10, 1), CONFIG)
 
 
+@pytest.mark.parametrize("kind", ["NSG32", "IVF16,Flat,RFlat"])
+def test_a_kind_that_cannot_filter_is_refused_when_it_is_built(
+    kind: str, clustered: Callable[[int, int], Floats]
+) -> None:
+    with pytest.raises(ConfigError, match="cannot be searched under a filter"):
+        DenseIndex.build(kind, clustered(2_000, 1), CONFIG)
+
+
+@pytest.mark.parametrize("kind", ["PCA16,IVF16,Flat", "PCA16,Flat", "HNSW32,SQ8"])
+def test_a_composed_kind_filters_and_visits_nprobe_lists(
+    kind: str, clustered: Callable[[int, int], Floats], tmp_path: Path
+) -> None:
+    vectors, queries = clustered(2_000, 1), clustered(10, 2)
+    DenseIndex.build(kind, vectors, CONFIG).extended(vectors).save(tmp_path)
+    index = open_index(kind, tmp_path, vectors, CONFIG)
+    mask = np.arange(2_000) % 2 == 0
+    rows = index.search(queries, 50, mask).rows
+    assert (mask[rows] & (rows >= 0)).all()
+    # One of sixteen lists holds far fewer.
+    assert (index.search(queries, 1_900).rows >= 0).all()
+
+
+def test_an_empty_index_finds_nothing(clustered: Callable[[int, int], Floats]) -> None:
+    index = DenseIndex.build("HNSW32", clustered(5, 1), CONFIG)
+    assert index.search(clustered(2, 2), 3).rows.tolist() == [[-1, -1, -1], [-1, -1, -1]]
+
+
 def test_an_index_grows_to_all_vectors(clustered: Callable[[int, int], Floats]) -> None:
     vectors = clustered(500, 1)
     index = DenseIndex.build("HNSW32", vectors, CONFIG)

@@ -1,5 +1,6 @@
 import logging
 import shutil
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,6 +15,7 @@ from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 from indexer import encoder as module
 from indexer.arrays import Floats
 from indexer.config import IndexerConfig
+from indexer.device import one_thread
 from indexer.encoder import AGREEMENT, Encoder, Forward, fingerprint, load_encoder, resolve
 from indexer.errors import ConfigError
 
@@ -29,6 +31,13 @@ TEXTS = [
 ]
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread() -> Iterator[None]:
+    # A pool of threads for texts this short only waits, and longer beside other work.
+    with one_thread():
+        yield
+
+
 @pytest.fixture(scope="module")
 def exact() -> Encoder:
     """The installed model in float32."""
@@ -39,7 +48,7 @@ def exact() -> Encoder:
 @pytest.fixture(scope="module")
 def compiled() -> Encoder:
     pytest.importorskip("openvino", reason="the compiled encoder is part of the cpu extra")
-    return load_encoder(IndexerConfig(device="cpu"))
+    return load_encoder(IndexerConfig(device="cpu", threads=1))
 
 
 @pytest.fixture(params=["exact", "compiled"])

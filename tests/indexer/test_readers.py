@@ -289,3 +289,14 @@ def test_a_damaged_file_is_refused(name: str, tmp_path: Path) -> None:
     (tmp_path / name).write_bytes(content)
     with pytest.raises(InputError, match="is damaged, or not of the type its name says"):
         read_catalogue(tmp_path / name)
+
+
+def test_rows_swallowed_by_an_unclosed_quote_are_rejects(tmp_path: Path) -> None:
+    path = tmp_path / "products.csv"
+    rows = [f"{i},title {i}\n" for i in range(300)]
+    rows[9] = '9,"title 9\n'
+    path.write_text("product_id,title\n" + "".join(rows))
+    catalogue = read_catalogue(path)
+    assert len(catalogue.products) == 9
+    assert [reject.line for reject in catalogue.rejects] == list(range(11, 302))
+    assert "a quote is not closed" in catalogue.rejects[0].reason

@@ -1,4 +1,4 @@
-"""What the ranker's tests share: an encoder without a model, small catalogues, and a sample shop built and trained on."""
+"""What the ranker's tests share: an encoder without a model, small catalogues, and a sample shop trained on."""
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache
@@ -122,7 +122,9 @@ def events() -> Callable[..., pl.DataFrame]:
 
     def make(*rows: dict[str, object]) -> pl.DataFrame:
         others = [{name: value for name, value in row.items() if name != "t"} for row in rows]
-        frame = pl.DataFrame(others, schema={name: EVENTS[name] for name in dict.fromkeys(n for r in others for n in r)})
+        frame = pl.DataFrame(
+            others, schema={name: EVENTS[name] for name in dict.fromkeys(n for r in others for n in r)}
+        )
         times = pl.from_epoch(pl.Series([row["t"] for row in rows], dtype=pl.Int64), time_unit="s")
         return conform(frame.with_columns(event_time=times.dt.replace_time_zone("UTC").dt.cast_time_unit("us")), EVENTS)
 

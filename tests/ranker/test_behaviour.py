@@ -60,9 +60,7 @@ def test_late_events_commute(seed: int) -> None:
 
 
 def test_most_popular_first() -> None:
-    behaviour = heard(
-        Engagement("u", 3, CLICK, NOW), Engagement("u", 1, PURCHASE, NOW), Engagement("u", 4, VIEW, NOW)
-    )
+    behaviour = heard(Engagement("u", 3, CLICK, NOW), Engagement("u", 1, PURCHASE, NOW), Engagement("u", 4, VIEW, NOW))
     assert behaviour.most_popular(5).tolist() == [1, 3, 4]
     assert behaviour.most_popular(2).tolist() == [1, 3]
     assert behaviour.most_popular(0).tolist() == []

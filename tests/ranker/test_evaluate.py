@@ -13,7 +13,9 @@ from ranker.fusion import Fusion, Platt
 from ranker.history import EMPTY
 
 
-def example(grades: Sequence[float], missed: Sequence[float] = (), recalled: bool = False, **columns: Sequence[float]) -> Example:
+def example(
+    grades: Sequence[float], missed: Sequence[float] = (), recalled: bool = False, **columns: Sequence[float]
+) -> Example:
     count = len(grades)
     matrix = np.full((count, len(NAMES)), np.nan, np.float32)
     for name, values in columns.items():

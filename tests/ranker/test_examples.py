@@ -75,7 +75,14 @@ def test_slices_follow_each_other_in_time(seed: int) -> None:
 
 
 def test_a_request_at_a_cut_begins_the_next_slice() -> None:
-    assert [slice_of_time(t, [10.0, 20.0, 30.0, 40.0]) for t in (9.9, 10.0, 20.0, 39.0, 40.0, 99.0)] == [0, 1, 2, 3, 4, 4]
+    assert [slice_of_time(t, [10.0, 20.0, 30.0, 40.0]) for t in (9.9, 10.0, 20.0, 39.0, 40.0, 99.0)] == [
+        0,
+        1,
+        2,
+        3,
+        4,
+        4,
+    ]
 
 
 def test_no_requests_no_cuts() -> None:

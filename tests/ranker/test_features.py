@@ -21,7 +21,9 @@ USER = NAMES[NAMES.index("days_since_last") : NAMES.index("position")]
 Make = Callable[..., Catalogue]
 
 
-def made(context: Context, catalogue: Catalogue, *rows: int, behaviour: Behaviour | None = None) -> dict[str, list[float]]:
+def made(
+    context: Context, catalogue: Catalogue, *rows: int, behaviour: Behaviour | None = None
+) -> dict[str, list[float]]:
     """The matrix by column."""
     known = behaviour or Behaviour(len(catalogue.table))
     out = features.matrix(context, np.array(rows, np.int64), catalogue, known)
@@ -241,3 +243,11 @@ def test_fingerprint_names_the_columns_and_their_order(monkeypatch: pytest.Monke
 def test_token_hashes_of_a_singular_are_the_plurals() -> None:
     """What the BM25 test leans on."""
     assert token_hashes("boots").tolist() == token_hashes("boot").tolist()
+
+
+def test_unplaced_is_what_serving_sees(boots: Catalogue) -> None:
+    rows, context = np.array([0, 1, 2]), Context(NOW, History())
+    logged = features.matrix(context, rows, boots, Behaviour(3), np.array([1, 2, 9]))
+    before = logged.copy()
+    np.testing.assert_array_equal(features.unplaced(logged), features.matrix(context, rows, boots, Behaviour(3)))
+    np.testing.assert_array_equal(logged, before)

@@ -30,9 +30,7 @@ def test_newest_comes_last() -> None:
 
 
 def test_late_event_takes_its_place() -> None:
-    history = folded(
-        Engagement("u", 1, VIEW, 10.0), Engagement("u", 3, VIEW, 30.0), Engagement("u", 2, CLICK, 20.0)
-    )
+    history = folded(Engagement("u", 1, VIEW, 10.0), Engagement("u", 3, VIEW, 30.0), Engagement("u", 2, CLICK, 20.0))
     assert history == History((1, 2, 3), (VIEW, CLICK, VIEW), (10.0, 20.0, 30.0))
 
 
@@ -45,7 +43,7 @@ def test_fold_leaves_its_arguments_alone() -> None:
     for event in (Engagement("u", 9, VIEW, 1.5), Engagement("u", 1, RETURN, 3.0)):
         fold(before, event)
     assert before == History((1, 2), (PURCHASE, VIEW), (1.0, 2.0))
-    assert EMPTY == History((), (), ())
+    assert History((), (), ()) == EMPTY
 
 
 @pytest.mark.parametrize("seed", range(20))

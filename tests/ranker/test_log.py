@@ -67,7 +67,8 @@ def test_impressions_and_unknown_products_are_no_engagement(events: Make) -> Non
 
 
 def test_ratings_below_the_threshold_are_no_engagement(events: Make) -> None:
-    frame = events(*(event("rating", p, t, value=v) for t, (p, v) in enumerate(zip("ABCD", (3.5, 4.0, 5.0, None)))))
+    values = {"A": 3.5, "B": 4.0, "C": 5.0, "D": None}
+    frame = events(*(event("rating", product, 10, value=value) for product, value in values.items()))
     found = engagements(frame, ROWS, 4.0)
     assert found["row"].to_list() == [1, 2]
     assert found["kind"].to_list() == [RATING, RATING]
@@ -90,13 +91,21 @@ def test_shown_request(events: Make) -> None:
     assert (request.time, request.user, request.query) == (100.0, "u", "boot")
     assert request.rows is not None
     assert request.positions is not None
-    assert request.rows.tolist() == [2, 0, 1]
-    assert request.positions.tolist() == [1, 2, 3]
+    # By row, whatever the places: ties between scores must not inherit the order shown.
+    assert request.rows.tolist() == [0, 1, 2]
+    assert request.positions.tolist() == [2, 3, 1]
     assert request.wanted == {0: 1.0}
 
 
 def test_grades_are_the_best_reached(events: Make) -> None:
-    followed = [("click", "A"), ("add_to_cart", "B"), ("click", "B"), ("purchase", "C"), ("add_to_cart", "C"), ("view", "D")]
+    followed = [
+        ("click", "A"),
+        ("add_to_cart", "B"),
+        ("click", "B"),
+        ("purchase", "C"),
+        ("add_to_cart", "C"),
+        ("view", "D"),
+    ]
     (request,) = shown(
         *(event("impression", p, 100, request_id="r") for p in "ABCD"),
         *(event(kind, p, 110 + i, request_id="r") for i, (kind, p) in enumerate(followed)),
@@ -136,7 +145,10 @@ def test_a_page_of_unknown_products_is_no_request(events: Make) -> None:
 
 
 def test_impressions_without_a_request_id_are_no_request(events: Make) -> None:
-    assert shown(event("impression", "A", 100, session_id="s"), event("click", "A", 101, session_id="s"), make=events) == []
+    assert (
+        shown(event("impression", "A", 100, session_id="s"), event("click", "A", 101, session_id="s"), make=events)
+        == []
+    )
 
 
 def test_a_shown_request_may_be_anonymous(events: Make) -> None:
@@ -204,7 +216,12 @@ def test_judged_requests() -> None:
 
 def test_the_order_of_judgments_says_nothing() -> None:
     """Sorted by grade, as many sets are, a list in their order would turn every tie into a perfect ranking."""
-    best_first = [("boot", "D", 3.0, None), ("boot", "B", 2.0, None), ("boot", "C", 1.0, None), ("boot", "A", 0.0, None)]
+    best_first = [
+        ("boot", "D", 3.0, None),
+        ("boot", "B", 2.0, None),
+        ("boot", "C", 1.0, None),
+        ("boot", "A", 0.0, None),
+    ]
     ((one, _),), ((other, _),) = judged(*best_first), judged(*best_first[::-1])
     assert one.rows is not None
     assert other.rows is not None

@@ -47,7 +47,7 @@ def test_scores_of_each_list(shop: Any, lists: list[Scorable]) -> None:
     assert [len(each.fused) for each in scores] == [len(each.network) for each in scores] == [30, 1, 50]
     assert all(each.fused.dtype == each.network.dtype == np.float64 for each in scores)
     assert all(np.isfinite(each.fused).all() for each in scores)
-    assert np.ptp(scores[0].fused) > 0
+    assert np.ptp(np.concatenate([each.fused for each in scores])) > 0
     assert shop.model.members.score([], shop.model.space.vectors) == []
 
 
@@ -163,3 +163,11 @@ def test_a_model_of_a_later_format_is_refused(shop: Any, tmp_path: Path) -> None
     (copy / "manifest.json").write_text(json.dumps(manifest | {"format_version": 99}))
     with pytest.raises(SnapshotError, match="newer"):
         load_model(Store(tmp_path), shop.model.id, shop.snapshot, shop.indexing)
+
+
+def test_a_list_of_nothing(shop: Any, lists: list[Scorable]) -> None:
+    """A filter may leave no candidate: alone or beside others, that is an empty answer."""
+    nothing = lists[0]._replace(rows=lists[0].rows[:0], features=lists[0].features[:0])
+    for together in ([nothing], [lists[1], nothing, lists[0]], [nothing, nothing]):
+        scores = shop.model.members.score(together, shop.model.space.vectors)
+        assert [len(each.fused) for each in scores] == [len(item.rows) for item in together]

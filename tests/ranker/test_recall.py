@@ -112,7 +112,7 @@ def test_user_candidates_respect_the_mask(index: ExactIndex, behaviour: Behaviou
 def test_stranger_gets_the_popular(index: ExactIndex, behaviour: Behaviour) -> None:
     found = recall.for_user(index, behaviour, EMPTY, None, NOW, 8, None)
     assert [each.name for each in found.channels] == ["popular"]
-    assert found.rows.tolist() == [0, 1, 2, 3]
+    assert found.rows.tolist() == [0, 1, 2, 3, 4, 5, 6, 7]
 
 
 def test_nothing_known_of_anybody(index: ExactIndex) -> None:

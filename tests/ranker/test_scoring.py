@@ -47,14 +47,18 @@ def test_a_mapped_space_will_do(space: np.ndarray, tmp_path_factory: pytest.Temp
     path = tmp_path_factory.mktemp("space") / "products.npy"
     np.save(path, space)
     lists = [item(3, 1, history=History((5,), (VIEW,), (NOW,)))]
-    for mapped, held in zip(network_input(lists, np.load(path, mmap_mode="r")), network_input(lists, space), strict=True):
+    for mapped, held in zip(
+        network_input(lists, np.load(path, mmap_mode="r")), network_input(lists, space), strict=True
+    ):
         assert torch.equal(mapped, held)
 
 
 def test_a_batch_scores_as_each_request_alone(space: np.ndarray) -> None:
     torch.manual_seed(0)
     network = Network(FEATURES, SPACE).eval()
-    histories = [History(tuple(range(n)), (VIEW,) * n, tuple(NOW - 4_000.0 * i for i in range(n, 0, -1))) for n in (0, 1, 9)]
+    histories = [
+        History(tuple(range(n)), (VIEW,) * n, tuple(NOW - 4_000.0 * i for i in range(n, 0, -1))) for n in (0, 1, 9)
+    ]
     lists = [item(*range(2 + n, 8 + 2 * n), history=history) for n, history in enumerate(histories)]
     with torch.inference_mode():
         together = network(network_input(lists, space)).numpy()

@@ -29,7 +29,7 @@ def tower() -> UserTower:
 
 def made(tower: UserTower | None, vectors: np.ndarray, kind: str = "auto") -> ProductSpace:
     projection = np.random.default_rng(1).normal(size=(SPACE, TITLE)).astype(np.float32)
-    held = projection if tower is None else tower.project.weight.detach().numpy()
+    held = projection if tower is None else tower.project.weight.detach().numpy().copy()
     return make_space(tower, held, vectors, IndexerConfig(index=kind))
 
 
@@ -64,9 +64,9 @@ def test_what_is_saved_is_what_is_loaded(
     assert loaded.index.kind == kind
     np.testing.assert_array_equal(loaded.vectors, vectors)
     np.testing.assert_array_equal(loaded.projection, space.projection)
-    np.testing.assert_array_equal(
-        loaded.index.search(vectors[:3], 5).rows, space.index.search(vectors[:3], 5).rows
-    )
+    np.testing.assert_array_equal(loaded.index.search(vectors[:3], 5).rows, space.index.search(vectors[:3], 5).rows)
     query = np.ones(TITLE, np.float32)
-    for one, other in zip(loaded.context(99.0, HISTORY, "a", query), space.context(99.0, HISTORY, "a", query), strict=True):
+    for one, other in zip(
+        loaded.context(99.0, HISTORY, "a", query), space.context(99.0, HISTORY, "a", query), strict=True
+    ):
         np.testing.assert_array_equal(one, other)

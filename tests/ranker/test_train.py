@@ -19,7 +19,7 @@ from ranker.config import RankerConfig
 from ranker.examples import Example, Slice
 from ranker.model import Model
 from ranker.scoring import Scorable
-from ranker.train import Prepared, Sources, prepare, slice_examples
+from ranker.train import Prepared, Sources, evaluate_again, prepare, slice_examples
 
 
 class Shop(Protocol):
@@ -104,7 +104,9 @@ def test_new_events_do_not_move_earlier_requests_between_slices(shop: Shop, prep
     first_half = shop.dump.events.head(len(shop.dump.events) // 2)
     again = prepare(Sources(first_half, None), shop.snapshot, shop.config, prepared.cuts)
     where = {(r.time, r.user, tuple(r.rows)): part for r, part in prepared.requests if r.rows is not None}
-    common = [(r, part) for r, part in again.requests if r.rows is not None and (r.time, r.user, tuple(r.rows)) in where]
+    common = [
+        (r, part) for r, part in again.requests if r.rows is not None and (r.time, r.user, tuple(r.rows)) in where
+    ]
     assert len(common) > 100
     assert all(where[r.time, r.user, tuple(r.rows)] is part for r, part in common)
 
@@ -154,6 +156,20 @@ def test_what_is_loaded_scores_as_what_was_trained(
         assert row["classification"] == pytest.approx(before["classification"], abs=1e-9)
         for name, interval in row["metrics"].items():
             assert interval == pytest.approx(before["metrics"][name], abs=1e-9)
+
+
+def test_evaluating_again_is_the_report(shop: Shop, report: dict[str, Any]) -> None:
+    again = evaluate_again(shop.model, shop.config, shop.snapshot, shop.encoder, shop.sources, lambda _: None)
+    assert again["requests"] == report["requests"]
+    assert again["chosen"] == report["chosen"]
+    for row, before in zip(again["table"], report["table"], strict=True):
+        assert row["metrics"]["ndcg@10"] == pytest.approx(before["metrics"]["ndcg@10"], abs=1e-9)
+
+
+def test_evaluating_again_needs_requests_after_the_cut(shop: Shop) -> None:
+    early = Sources(shop.dump.events.head(len(shop.dump.events) // 2), None)
+    with pytest.raises(InputError, match="Nothing to evaluate on"):
+        evaluate_again(shop.model, shop.config, shop.snapshot, shop.encoder, early, lambda _: None)
 
 
 def test_the_same_seed_gives_the_same_scores(shop: Shop, slices: dict[Slice, list[Example]]) -> None:

@@ -1,4 +1,4 @@
-"""The DNN's training: it learns what is there to learn, from features and from vectors, and the same from the same seed."""
+"""The DNN's training: it learns from features and from vectors, and the same from the same seed."""
 
 import numpy as np
 import pytest

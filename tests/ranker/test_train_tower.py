@@ -20,7 +20,11 @@ DAY = 86_400.0
 def frame(*rows: tuple[str | None, int, float], kind: int = PURCHASE) -> pl.DataFrame:
     """Engagements of (user, row, time)."""
     schema = {"user_id": pl.String, "row": pl.Int64, "time": pl.Float64}
-    return pl.DataFrame(rows, schema, orient="row").with_columns(kind=pl.lit(kind, pl.Int64)).sort("time", maintain_order=True)
+    return (
+        pl.DataFrame(rows, schema, orient="row")
+        .with_columns(kind=pl.lit(kind, pl.Int64))
+        .sort("time", maintain_order=True)
+    )
 
 
 def told(log: pl.DataFrame) -> list[tuple[list[int], list[int]]]:
@@ -112,7 +116,7 @@ def test_the_next_product_of_a_cycle_is_recalled(titles: np.ndarray) -> None:
 
 
 def agreement_with_popularity(titles: np.ndarray) -> float:
-    """Rank correlation of user scores with the chances (Zipf's) by which a log drew its products, blind to histories."""
+    """Rank correlation of user scores with the chances (Zipf's) by which a log drew products, whatever came before."""
     rng = np.random.default_rng(0)
     chances = 1 / np.arange(1, PRODUCTS + 1)
     drawn = rng.choice(PRODUCTS, (150, 8), p=chances / chances.sum())

@@ -108,4 +108,6 @@ def test_principal_axes(rows: int, space: int) -> None:
     axes = min(rows, TITLE, space)
     np.testing.assert_allclose(projection @ projection.T, np.diag([1.0] * axes + [0.0] * (space - axes)), atol=1e-5)
     if axes == min(rows, TITLE):
-        np.testing.assert_allclose((vectors @ projection.T) @ (vectors @ projection.T).T, vectors @ vectors.T, atol=1e-3)
+        np.testing.assert_allclose(
+            (vectors @ projection.T) @ (vectors @ projection.T).T, vectors @ vectors.T, atol=1e-3
+        )

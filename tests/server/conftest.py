@@ -1,0 +1,59 @@
+"""Fixtures of the server's tests: a shop that is built, trained, released and promoted once, and a server over it."""
+
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+sys.path.append(str(Path(__file__).parent))
+
+from harness import Loop, Running, Trained, copied, hash_encoder, make_trained
+
+from indexer.sample.shop import make_shop
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _one_thread() -> Iterator[None]:
+    """As the server and the training run."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    """A shop of 600 products and 1,500 sessions with its live release. Nothing may write into its store."""
+    return make_trained(make_shop(600, sessions=1_500, seed=0), tmp_path_factory.mktemp("shop"), hash_encoder())
+
+
+@pytest.fixture(scope="session")
+def loop() -> Iterator[Loop]:
+    """The one event loop all servers of a session run in."""
+    loop = Loop()
+    yield loop
+    loop.close()
+
+
+@pytest.fixture(scope="session")
+def server(trained: Trained, loop: Loop, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """One server for all tests that only ask."""
+    with Running(copied(trained, tmp_path_factory.mktemp("served")), loop) as running:
+        yield running
+
+
+@pytest.fixture
+def start(trained: Trained, loop: Loop, tmp_path: Path) -> Iterator[Callable[..., Running]]:
+    """Starts servers over a store of the test's own; keywords are settings of the server."""
+    running: list[Running] = []
+
+    def begin(made: Trained | None = None, **settings: Any) -> Running:
+        running.append(Running(made or copied(trained, tmp_path, **settings), loop))
+        return running[-1]
+
+    yield begin
+    for each in running:
+        each.stop()

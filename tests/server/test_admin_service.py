@@ -1,0 +1,20 @@
+"""GetStatus: what is live."""
+
+import time
+
+from harness import DIMENSIONS, Running, hash_encoder
+from vitrine.v1 import admin_service_pb2
+
+
+def test_the_status_names_what_is_live(server: Running) -> None:
+    state = server.live.state
+    told = server.status(admin_service_pb2.GetStatusRequest())
+    assert (told.versions.release, told.versions.index, told.versions.model) == ("1", state.snapshot.id, state.model.id)
+    assert (told.products, told.users) == (600, len(state.behaviour.users))
+    assert (told.index_kind, told.index_recall) == ("exact", 1.0)
+    assert (told.encoder_backend, told.fusion) == (hash_encoder().backend, state.model.members.fusion.kind)
+    assert (told.vector_dimensions, told.user_vector_dimensions) == (DIMENSIONS, 16)
+    assert {"price": "number", "in_stock": "bool", "title": "string"}.items() <= dict(told.filter_columns).items()
+    assert (told.waiting, told.journal_sequence) == (0, server.live.journal.sequence())
+    assert 0 <= time.time() - told.now.ToMicroseconds() / 1e6 < 60
+    assert told.release_load_time.ToMicroseconds() <= told.start_time.ToMicroseconds() <= time.time() * 1e6

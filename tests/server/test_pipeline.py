@@ -1,0 +1,136 @@
+"""The request path: filters act inside recall, and what is short of time is answered in recall order."""
+
+import time
+
+import numpy as np
+import pytest
+from harness import (
+    RecommendRequest,
+    Running,
+    SearchRequest,
+    SimilarRequest,
+    Trained,
+    at_most,
+    equals,
+    hash_encoder,
+    ids,
+)
+from vitrine.v1 import filter_pb2
+
+from indexer.exact import ExactIndex
+from server import pipeline
+from server.filters import Equals
+from server.pipeline import Ask
+from server.state import State, load_state
+
+QUERY = "waterproof boots"
+
+
+@pytest.fixture(scope="module")
+def state(trained: Trained) -> State:
+    return load_state(trained.store, trained.release, trained.settings, trained.encoder, trained.dump.events)
+
+
+def price_of_share(server: Running, share: float) -> float:
+    """The price that about `share` of the products do not exceed."""
+    prices = [p for p in server.live.state.snapshot.products.column("price").to_pylist() if p is not None]
+    return float(np.quantile(prices, share))
+
+
+@pytest.mark.parametrize("share", [0.002, 0.01, 0.05, 0.3, 0.9, 1.0])
+def test_a_filtered_search_is_the_exact_search_of_what_passes(server: Running, share: float) -> None:
+    state, bound = server.live.state, price_of_share(server, share)
+    prices = state.snapshot.products.column("price").to_pylist()
+    mask = np.array([price is not None and price <= bound for price in prices])
+    vector = hash_encoder().encode([QUERY])
+    wanted = ExactIndex(np.asarray(state.snapshot.vectors)).search(vector, state.candidates, mask).rows[0]
+    expected = [state.snapshot.ids[row] for row in wanted if row >= 0]
+    first = server.search(SearchRequest(query=QUERY, filter=at_most("price", bound), page_size=100))
+    assert len(first.hits) == min(100, len(expected))
+    assert first.info.candidates == len(expected)
+    found = ids(first)
+    if first.next_page_token:
+        request = SearchRequest(query=QUERY, filter=at_most("price", bound), page_size=100)
+        request.page_token = first.next_page_token
+        found += ids(server.search(request))
+    assert set(found) == set(expected)
+    assert all(hit.product.price <= bound for hit in first.hits)
+
+
+def test_a_page_is_full_wherever_enough_products_pass(server: Running) -> None:
+    products = server.live.state.snapshot.products
+    for category in set(products.column("category").to_pylist()) - {None}:
+        passing = products.column("category").to_pylist().count(category)
+        answer = server.search(SearchRequest(query=QUERY, filter=equals("category", category), page_size=50))
+        assert len(answer.hits) == min(50, passing)
+        assert {hit.product.category for hit in answer.hits} == {category}
+
+
+def test_similar_and_recommend_respect_filters(server: Running) -> None:
+    user, product = next(iter(server.live.state.behaviour.users)), server.live.state.snapshot.ids[0]
+    bound = price_of_share(server, 0.4)
+    stock = filter_pb2.Filter(none=equals("in_stock", False))
+    both = filter_pb2.Filter(all=filter_pb2.FilterList(filters=[at_most("price", bound), stock]))
+    for call, request in (
+        (server.similar, SimilarRequest(product_id=product, filter=both)),
+        (server.recommend, RecommendRequest(user_id=user, filter=both)),
+        (server.recommend, RecommendRequest(filter=both)),
+        (server.recommend, RecommendRequest(recent_product_ids=[product], filter=both)),
+        (server.recommend, RecommendRequest(user_vector=[1.0] * 16, filter=both)),
+    ):
+        answer = call(request)
+        assert len(answer.hits) == 24
+        assert all(hit.product.price <= bound and hit.product.in_stock for hit in answer.hits)
+
+
+def test_a_filter_that_nothing_passes(server: Running) -> None:
+    nothing = equals("category", "no such category")
+    product = server.live.state.snapshot.ids[0]
+    for answer in (
+        server.search(SearchRequest(query=QUERY, filter=nothing)),
+        server.recommend(RecommendRequest(filter=nothing)),
+    ):
+        assert (ids(answer), answer.next_page_token, answer.info.candidates) == ([], "", 0)
+        assert [d.stage for d in answer.info.degraded] == ["recall"]
+    assert ids(server.similar(SimilarRequest(product_id=product, filter=nothing))) == []
+
+
+def test_a_batch_answers_each_as_alone(state: State, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(State, "now", lambda _: 1.8e9)
+    users = list(state.behaviour.users)[:3]
+    for work, asks in (
+        (pipeline.search, [Ask(query="boots"), Ask(query="red dress", user=users[0]), Ask(query="x", size=3)]),
+        (pipeline.recommend, [Ask(user=users[1]), Ask(), Ask(user=users[2], recent=state.snapshot.ids[:2], size=5)]),
+        (pipeline.similar, [Ask(product=product) for product in state.snapshot.ids[:3]]),
+    ):
+        for ask, answer in zip(asks, work(state, asks), strict=True):
+            (alone,) = work(state, [ask])
+            assert [hit.row for hit in answer.hits] == [hit.row for hit in alone.hits]
+            np.testing.assert_allclose([h.score for h in answer.hits], [h.score for h in alone.hits], rtol=1e-5)
+            assert len(answer.hits) == ask.size
+
+
+def test_the_late_are_left_in_recall_order_and_told(state: State) -> None:
+    hurried = state.__class__(**{**state.__dict__, "ranking_budget": 60.0})
+    late, relaxed, lost = pipeline.search(
+        hurried,
+        [
+            Ask(query="boots", deadline=time.monotonic() + 30),
+            Ask(query="boots", deadline=time.monotonic() + 90),
+            Ask(query="boots", condition=Equals("category", "none such"), deadline=time.monotonic() + 30),
+        ],
+    )
+    assert [stage for stage, _ in late.degraded] == ["score"]
+    assert [hit.score for hit in late.hits] == [hit.recall for hit in late.hits]
+    assert [hit.sources[0].rank for hit in late.hits] == list(range(1, 25))
+    assert {(hit.network, hit.trees) for hit in late.hits} == {(None, None)}
+    assert relaxed.degraded == []
+    assert all(hit.network is not None and hit.trees is not None for hit in relaxed.hits)
+    assert (list(lost.hits), lost.candidates) == ([], 0)
+
+
+def test_no_engagement_and_no_user_is_an_empty_answer(trained: Trained) -> None:
+    fresh = load_state(trained.store, trained.release, trained.settings, trained.encoder, None)
+    (answer,) = pipeline.recommend(fresh, [Ask()])
+    assert (list(answer.hits), answer.personal) == ([], False)
+    assert [stage for stage, _ in answer.degraded] == ["recall"]
