@@ -1,6 +1,6 @@
 """The canonical tables every shop's data is brought to: products, events, judgments. `docs/data.md` documents them."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -79,8 +79,21 @@ def conform(frame: pl.DataFrame, schema: Mapping[str, pl.DataType], *, keep_othe
         raise InputError(f"A column does not have the documented type: {error}. See docs/data.md.") from error
 
 
-def read_table(path: Path, schema: Mapping[str, pl.DataType], *, keep_others: bool = False) -> pl.DataFrame:
-    """Read a canonical Parquet file. Raises `InputError` where it is missing or lacks the documented types."""
+def read_events(path: Path) -> pl.DataFrame:
+    """Read canonical events. Raises `InputError` where a row lacks what an event needs, or has an unknown type."""
+    events = _read(path, EVENTS, ("event_time", "event_type", "product_id"))
+    unknown = events.filter(~pl.col("event_type").is_in(EVENT_TYPES))["event_type"].unique().sort().to_list()
+    if unknown:
+        raise InputError(f"{path} has event types {unknown}; known are: {', '.join(EVENT_TYPES)}. See docs/data.md.")
+    return events
+
+
+def read_judgments(path: Path) -> pl.DataFrame:
+    """Read canonical judgments. Raises `InputError` where a row lacks query, product or grade."""
+    return _read(path, JUDGMENTS, ("query", "product_id", "grade"))
+
+
+def _read(path: Path, schema: Mapping[str, pl.DataType], required: Sequence[str]) -> pl.DataFrame:
     if not path.is_file():
         raise InputError(
             f"{path} does not exist. Make it with `vitrine import`, or point the configuration at your own file."
@@ -89,4 +102,8 @@ def read_table(path: Path, schema: Mapping[str, pl.DataType], *, keep_others: bo
         frame = pl.read_parquet(path)
     except pl.exceptions.PolarsError as error:
         raise InputError(f"{path} is not a readable Parquet file: {error}") from error
-    return conform(frame, schema, keep_others=keep_others)
+    table = conform(frame, schema)
+    for column in required:
+        if lacking := table[column].null_count():
+            raise InputError(f"{path}: {lacking:,} of {len(table):,} rows have no {column}. See docs/data.md.")
+    return table

@@ -1,5 +1,6 @@
 """The journal: an append-only log of live events in SQLite. What it acknowledges is on disk."""
 
+import fcntl
 import sqlite3
 import threading
 from collections.abc import Sequence
@@ -8,7 +9,7 @@ from typing import NamedTuple
 
 import polars as pl
 
-from indexer.canonical import EVENTS, read_table
+from indexer.canonical import EVENTS, read_events
 from indexer.errors import SnapshotError
 
 FILE = "journal.sqlite"
@@ -62,11 +63,16 @@ class Journal:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._lock = threading.Lock()
         self._connection = sqlite3.connect(path, check_same_thread=False, isolation_level=None, timeout=30.0)
-        # A commit returns when the write-ahead log is on disk: power may fail right after.
-        self._connection.execute("PRAGMA journal_mode = WAL")
-        self._connection.execute("PRAGMA synchronous = FULL")
-        self._check_version(path)
-        self._connection.execute(_SCHEMA)
+        try:
+            # SQLite does not wait while a file changes to WAL: of two processes that make it at once, one would fail.
+            with path.with_name(f"{path.name}.lock").open("w") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX)
+                self._open(path)
+        except sqlite3.DatabaseError as error:
+            self._connection.close()
+            raise SnapshotError(
+                f"{path} cannot be used: {error}. Restore it from a backup, or move it away to begin an empty journal."
+            ) from error
 
     def append(self, events: Sequence[Sequence[Entry]]) -> list[bool]:
         """Write events, each all its entries, in one transaction; says of each whether it was new.
@@ -116,18 +122,24 @@ class Journal:
         found = self._connection.execute("SELECT 1 FROM events WHERE event_id = ? LIMIT 1", (event_id,)).fetchone()
         return found is not None
 
+    def _open(self, path: Path) -> None:
+        self._check_version(path)
+        # A commit returns when the write-ahead log is on disk: power may fail right after.
+        self._connection.execute("PRAGMA journal_mode = WAL")
+        self._connection.execute("PRAGMA synchronous = FULL")
+        self._connection.execute(_SCHEMA)
+        self._connection.execute(f"PRAGMA user_version = {_VERSION}")
+
     def _check_version(self, path: Path) -> None:
         (version,) = self._connection.execute("PRAGMA user_version").fetchone()
         if version not in (0, _VERSION):
             self._connection.close()
             raise SnapshotError(f"{path} is a journal of version {version}; this program writes version {_VERSION}.")
-        if version == 0:
-            self._connection.execute(f"PRAGMA user_version = {_VERSION}")
 
 
-def read_events(path: Path | None, store: Path, up_to: int | None = None) -> pl.DataFrame | None:
+def read_log(path: Path | None, store: Path, up_to: int | None = None) -> pl.DataFrame | None:
     """The whole log in time order: imported events and the journal's `up_to` an entry. None where there is neither."""
-    frames = [] if path is None else [read_table(path, EVENTS)]
+    frames = [] if path is None else [read_events(path)]
     if (store / FILE).exists():
         journal = Journal(store / FILE)
         frames.append(journal.read(up_to=up_to))

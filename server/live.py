@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 from indexer.encoder import Encoder
 from indexer.store import Store
-from ranker.journal import FILE, Entry, Journal, read_events
+from ranker.journal import FILE, Entry, Journal, read_log
 from server.config import Settings
 from server.release import Release
 from server.state import State, load_state
@@ -63,5 +63,5 @@ class Live:
     def _load(self, release: Release) -> tuple[State, int]:
         """The state of a release, and the journal's sequence number up to which it has been replayed."""
         sequence = self.journal.sequence()
-        events = read_events(self._settings.ranker.events, self._store.root, up_to=sequence)
+        events = read_log(self._settings.ranker.events, self._store.root, up_to=sequence)
         return load_state(self._store, release, self._settings, self._encoder, events), sequence

@@ -7,11 +7,11 @@ from collections.abc import Callable
 from typing import IO, Any, TypeVar
 
 from indexer.build import Progress, build_index
-from indexer.canonical import JUDGMENTS, read_table
+from indexer.canonical import read_judgments
 from indexer.encoder import load_encoder
 from indexer.snapshot import IndexSnapshot
 from indexer.store import Store
-from ranker.journal import read_events
+from ranker.journal import read_log
 from ranker.model import REPORT
 from ranker.train import Sources, train
 from server.config import Settings
@@ -77,8 +77,8 @@ def read_sources(settings: Settings) -> Sources:
     """The configured log, with the journal, and the configured judgments."""
     judgments = settings.ranker.judgments
     return Sources(
-        read_events(settings.ranker.events, settings.store),
-        None if judgments is None else read_table(judgments, JUDGMENTS),
+        read_log(settings.ranker.events, settings.store),
+        None if judgments is None else read_judgments(judgments),
     )
 
 

@@ -67,7 +67,12 @@ class Releases:
     def current(self) -> Release | None:
         """The live release; None before the first promotion."""
         path = self._store.root / _CURRENT
-        return self.get(int(path.read_text())) if path.is_file() else None
+        if not path.is_file():
+            return None
+        content = path.read_text().strip()
+        if not content.isdecimal():
+            raise SnapshotError(f"{path} holds no release number but {content!r}. Mend it: `vitrine release promote`.")
+        return self.get(int(content))
 
     def promote(self, number: int) -> Release:
         """Make a release live; servers pick it up within their `reload_seconds`."""

@@ -88,10 +88,13 @@ def settings(console: Console, current: Settings, default: Settings) -> None:
             for key, inner in type(value).model_fields.items():
                 changed = getattr(value, key) != getattr(getattr(default, name), key)
                 table.add_row(
-                    f"{name}.{key}", str(getattr(value, key)), inner.description or "", style="bold" if changed else ""
+                    f"{name}.{key}",
+                    escape(str(getattr(value, key))),
+                    inner.description or "",
+                    style="bold" if changed else "",
                 )
         else:
-            table.add_row(name, str(value), field.description or "")
+            table.add_row(name, escape(str(value)), field.description or "")
     console.print(table)
 
 

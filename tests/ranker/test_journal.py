@@ -10,7 +10,7 @@ import pytest
 
 from indexer.canonical import EVENTS
 from indexer.errors import InputError, SnapshotError
-from ranker.journal import FILE, Entry, Journal, read_events
+from ranker.journal import FILE, Entry, Journal, read_log
 
 T0 = 1_700_000_000_000_000
 
@@ -111,7 +111,7 @@ def test_the_whole_log_is_in_time_order(tmp_path: Path, events: Callable[..., pl
     journal.close()
 
     def ids(path: Path | None, store: Path, up_to: int | None = None) -> list[str] | None:
-        frame = read_events(path, store, up_to)
+        frame = read_log(path, store, up_to)
         return None if frame is None else frame["event_id"].to_list()
 
     assert ids(imported, tmp_path) == ["j2", "i1", "j1", "i2"]
@@ -120,4 +120,4 @@ def test_the_whole_log_is_in_time_order(tmp_path: Path, events: Callable[..., pl
     assert ids(imported, tmp_path / "elsewhere") == ["i1", "i2"]
     assert ids(None, tmp_path / "elsewhere") is None
     with pytest.raises(InputError, match="does not exist"):
-        read_events(tmp_path / "missing.parquet", tmp_path)
+        read_log(tmp_path / "missing.parquet", tmp_path)

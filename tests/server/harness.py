@@ -194,7 +194,10 @@ class Running:
         self.live.swap(release, warm_up)
 
     def stop(self) -> None:
-        self._loop.run(self.app.stop())
+        """Drain; a second time does nothing."""
+        if self.app.port:
+            self._loop.run(self.app.stop())
+            self.app.port = 0
         self.channel.close()
 
     def __enter__(self) -> "Running":
@@ -261,7 +264,7 @@ def at_most(column: str, bound: float) -> filter_pb2.Filter:
     return filter_pb2.Filter(range=filter_pb2.Range(column=column, max=bound))
 
 
-def purchase_time(events: pl.DataFrame) -> float:
+def last_time(events: pl.DataFrame) -> float:
     """The time of the last event of a log, in Unix seconds."""
     return float(events["event_time"].dt.epoch("us").max() or 0) / 1e6  # type: ignore[arg-type]
 

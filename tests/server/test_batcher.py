@@ -151,7 +151,7 @@ async def test_a_caller_that_leaves_disturbs_nobody(make: Make) -> None:
     first.cancel()
     await asyncio.sleep(0)
     worker.gate.set()
-    outcomes = await asyncio.gather(first, *tasks, return_exceptions=True)
+    outcomes = await asyncio.wait_for(asyncio.gather(first, *tasks, return_exceptions=True), 5)
     assert (outcomes[1], outcomes[3]) == (10, 30)
     assert isinstance(outcomes[0], asyncio.CancelledError)
     assert isinstance(outcomes[2], asyncio.CancelledError)

@@ -4,7 +4,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from indexer.canonical import JUDGMENTS, PRODUCTS, Dump, conform, read_table
+from indexer.canonical import JUDGMENTS, PRODUCTS, Dump, conform, read_judgments
 from indexer.dumps.registry import FORMATS, write
 from indexer.errors import InputError
 
@@ -34,8 +34,8 @@ def test_write_and_read_back(tmp_path: Path) -> None:
     out = tmp_path / "made" / "here"
     write(dump, out)
     assert sorted(path.name for path in out.iterdir()) == ["import.json", "judgments.parquet", "products.parquet"]
-    assert read_table(out / "products.parquet", PRODUCTS, keep_others=True).equals(products)
-    assert read_table(out / "judgments.parquet", JUDGMENTS).equals(JUDGED)
+    assert pl.read_parquet(out / "products.parquet").equals(products)
+    assert read_judgments(out / "judgments.parquet").equals(JUDGED)
     assert json.loads((out / "import.json").read_text()) == {
         "counts": {"products": 1},
         "dropped": {"product_without_id": 2},

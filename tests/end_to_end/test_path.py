@@ -1,0 +1,186 @@
+"""The whole path as a shop walks it: the real encoder, the command, a server in its own process, a socket."""
+
+import json
+import re
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import grpc
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+from vitrine.v1 import (
+    admin_service_pb2,
+    admin_service_pb2_grpc,
+    catalog_service_pb2,
+    catalog_service_pb2_grpc,
+    event_pb2,
+    event_service_pb2,
+    event_service_pb2_grpc,
+    recommend_service_pb2,
+    recommend_service_pb2_grpc,
+    search_service_pb2,
+    search_service_pb2_grpc,
+)
+
+pytestmark = pytest.mark.slow
+
+CONFIG = """
+[indexer]
+device = "cpu"
+[ranker]
+events = "data/events.parquet"
+judgments = "data/judgments.parquet"
+space = 16
+tower_epochs = 1
+network_epochs = 1
+trees = 20
+device = "cpu"
+[server]
+ranking_budget_ms = 0
+"""
+SearchRequest = search_service_pb2.SearchRequest
+RecommendRequest = recommend_service_pb2.RecommendRequest
+
+
+def command(*words: str) -> list[str]:
+    return [sys.executable, "-m", "server.cli", *words]
+
+
+def vitrine(folder: Path, *words: str) -> "subprocess.CompletedProcess[str]":
+    told = subprocess.run(command(*words), cwd=folder, capture_output=True, text=True, timeout=90)
+    assert told.returncode == 0, told.stderr
+    return told
+
+
+class Server:
+    """`vitrine serve` in a process, and what it has logged so far."""
+
+    def __init__(self, folder: Path) -> None:
+        self.process = subprocess.Popen(
+            command("serve", "--port", "0"), cwd=folder, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
+        )
+        self.log: list[str] = []
+        self.port = 0
+        self._found = threading.Event()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+        assert self._found.wait(60), "".join(self.log)
+        assert self.port, "".join(self.log)
+
+    def _read(self) -> None:
+        assert self.process.stderr is not None
+        for line in self.process.stderr:
+            self.log.append(line)
+            if found := re.search(r"serving release (\d+) on [\d.]+:(\d+)", line):
+                self.port = int(found[2])
+                self._found.set()
+        self._found.set()
+
+    def end(self) -> int:
+        """SIGTERM, and the exit code."""
+        self.process.send_signal(signal.SIGTERM)
+        code = self.process.wait(30)
+        self._reader.join(10)
+        assert self.process.stderr is not None
+        self.process.stderr.close()
+        return code
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A sample shop, built, trained and promoted by the command."""
+    folder = tmp_path_factory.mktemp("shop")
+    (folder / "vitrine.toml").write_text(CONFIG)
+    vitrine(folder, "sample", "--products", "300", "--sessions", "1500")
+    told = vitrine(folder, "rebuild", "--quiet")
+    steps = [json.loads(line) for line in told.stderr.splitlines() if line.startswith("{")]
+    assert steps[-1]["step"] == "rebuild"
+    return folder
+
+
+@pytest.fixture
+def server(shop: Path) -> Iterator[Server]:
+    running = Server(shop)
+    yield running
+    if running.process.poll() is None:
+        running.end()
+
+
+def test_the_whole_path(server: Server) -> None:
+    with grpc.insecure_channel(f"127.0.0.1:{server.port}") as channel:
+        _check_standard_services(channel)
+        search = search_service_pb2_grpc.SearchServiceStub(channel)
+        recommend = recommend_service_pb2_grpc.RecommendServiceStub(channel).Recommend
+        found = search.Search(SearchRequest(query="red boots"), timeout=10)
+        assert len(found.hits) == 24
+        assert found.info.versions.release == "1"
+        product = found.hits[0].product
+        alike = search.Similar(search_service_pb2.SimilarRequest(product_id=product.id), timeout=10)
+        assert product.id not in [hit.product.id for hit in alike.hits]
+        catalog = catalog_service_pb2_grpc.CatalogServiceStub(channel)
+        assert catalog.GetProduct(catalog_service_pb2.GetProductRequest(product_id=product.id), timeout=10) == product
+        popular = recommend_service_pb2.RecommendResponse.POPULAR
+        assert recommend(RecommendRequest(user_id="me"), timeout=10).fallback == popular
+        event = event_pb2.Event(
+            type=event_pb2.Event.PURCHASE,
+            user_id="me",
+            attribution_token=found.info.attribution_token,
+            items=[event_pb2.Event.Item(product_id=product.id, position=1)],
+        )
+        events = event_service_pb2_grpc.EventServiceStub(channel)
+        assert events.WriteEvents(event_service_pb2.WriteEventsRequest(events=[event]), timeout=10).written == 1
+        mine = recommend(RecommendRequest(user_id="me"), timeout=10)
+        assert mine.fallback != popular
+        assert len(mine.hits) == 24
+        told = admin_service_pb2_grpc.AdminServiceStub(channel).GetStatus(
+            admin_service_pb2.GetStatusRequest(), timeout=10
+        )
+        assert (told.products, told.journal_sequence, told.vector_dimensions) == (300, 1, 384)
+    assert server.end() == 0
+    assert "draining" in "".join(server.log)
+    assert "Traceback" not in "".join(server.log)
+
+
+def _check_standard_services(channel: grpc.Channel) -> None:
+    health = health_pb2_grpc.HealthStub(channel)
+    told = health.Check(health_pb2.HealthCheckRequest(service="vitrine.v1.SearchService"), timeout=10)
+    assert told.status == health_pb2.HealthCheckResponse.SERVING
+    reflection = reflection_pb2_grpc.ServerReflectionStub(channel)
+    ask = reflection_pb2.ServerReflectionRequest(list_services="")
+    (answer,) = reflection.ServerReflectionInfo(iter([ask]), timeout=10)
+    names = {service.name for service in answer.list_services_response.service}
+    assert {f"vitrine.v1.{n}Service" for n in ("Search", "Recommend", "Event", "Catalog", "Admin")} <= names
+
+
+def test_a_signal_lets_what_is_in_flight_finish(server: Server) -> None:
+    """Several callers ask without a pause; whoever was let in gets an answer."""
+    stopped = threading.Event()
+
+    def ask(number: int) -> tuple[int, list[grpc.StatusCode]]:
+        answered, refused = 0, []
+        with grpc.insecure_channel(f"127.0.0.1:{server.port}") as channel:
+            search = search_service_pb2_grpc.SearchServiceStub(channel).Search
+            while not stopped.is_set() and not refused:
+                try:
+                    answered += len(search(SearchRequest(query=f"red boots {number}"), timeout=10).hits) == 24
+                except grpc.RpcError as error:
+                    refused.append(error.code())
+        return answered, refused
+
+    with ThreadPoolExecutor(4) as pool:
+        asking = [pool.submit(ask, number) for number in range(4)]
+        stopped.wait(1.0)
+        code = server.end()
+        stopped.set()
+    assert code == 0
+    for each in asking:
+        answered, refused = each.result()
+        assert answered > 3
+        # What came after the signal never got in.
+        assert set(refused) <= {grpc.StatusCode.UNAVAILABLE}

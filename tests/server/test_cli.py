@@ -1,0 +1,98 @@
+"""The command as a whole: help everywhere, and an exit code for each kind of mistake."""
+
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import click
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from indexer.store import Store
+from server import cli
+
+
+def paths(command: click.Command, name: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
+    """Every command and group, as the words that call it."""
+    found = [name]
+    for word, inner in getattr(command, "commands", {}).items():
+        found += paths(inner, (*name, word))
+    return found
+
+
+COMMANDS = paths(typer.main.get_command(cli.app))
+
+
+def test_the_commands_are_the_documented_ones() -> None:
+    single = {"import", "sample", "train", "evaluate", "rebuild", "serve", "search", "recommend", "similar", "status"}
+    grouped = {
+        "index": {"build", "verify", "list"},
+        "release": {"create", "list", "promote", "rollback"},
+        "config": {"show"},
+    }
+    expected = {(), *((word,) for word in (*single, *grouped))}
+    assert set(COMMANDS) == expected | {(group, word) for group, words in grouped.items() for word in words}
+
+
+@pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
+def test_every_command_explains_itself(words: tuple[str, ...]) -> None:
+    result = CliRunner().invoke(cli.app, [*words, "--help"])
+    assert result.exit_code == 0
+    assert "Usage:" in result.output
+    assert "--help" in result.output
+
+
+def ended(monkeypatch: pytest.MonkeyPatch, *words: str) -> int:
+    """The exit code of the command, run in this process."""
+    monkeypatch.setattr(sys, "argv", ["vitrine", *words])
+    with warnings.catch_warnings(), pytest.raises(SystemExit) as caught:
+        cli.main()
+    assert isinstance(caught.value.code, int)
+    return caught.value.code
+
+
+def test_a_mistake_ends_with_a_message_and_its_exit_code(tmp_path: Path) -> None:
+    """In a process of its own, as a person runs it."""
+    command = [sys.executable, "-m", "server.cli", "config", "show", "--config", str(tmp_path / "gone.toml")]
+    told = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert (told.returncode, told.stdout) == (2, "")
+    assert told.stderr.startswith("vitrine: ")
+    assert "gone.toml cannot be read" in told.stderr
+    assert "Traceback" not in told.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "says"),
+    [
+        (("index", "verify"), 4, "Make one with `vitrine index build`"),
+        (("evaluate",), 4, "Make one with `vitrine train`"),
+        (("serve",), 4, "has no live release. Make one with `vitrine rebuild`."),
+        (("import", "ebay", "."), 3, "There is no format 'ebay'"),
+        (("release", "promote", "1"), 4, "There is no release 1"),
+        (("release", "rollback"), 4, "There is no earlier release"),
+    ],
+)
+def test_each_kind_of_mistake_has_its_exit_code(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    words: tuple[str, ...],
+    code: int,
+    says: str,
+) -> None:
+    (tmp_path / "vitrine.toml").write_text("")
+    monkeypatch.setenv("VITRINE_CONFIG", str(tmp_path / "vitrine.toml"))
+    assert ended(monkeypatch, *words) == code
+    assert says in capsys.readouterr().err
+
+
+def test_a_second_job_exits_with_its_own_code(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "vitrine.toml").write_text("")
+    monkeypatch.setenv("VITRINE_CONFIG", str(tmp_path / "vitrine.toml"))
+    with Store(tmp_path / "store").locked("rebuild"):
+        assert ended(monkeypatch, "rebuild", "--quiet") == 5
+    assert "Another rebuild is running" in capsys.readouterr().err

@@ -1,0 +1,143 @@
+"""The commands that make things, in one process and with an encoder without a model."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import polars as pl
+import pytest
+from harness import Trained, copied, hash_encoder
+from typer.testing import CliRunner, Result
+
+from indexer.errors import ConfigError, InputError, LockedError, SnapshotError
+from server import commands
+from server import rebuild as job
+from server.cli import app
+
+Run = Callable[..., Result]
+
+
+@pytest.fixture
+def run(trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Runs a command over a copy of the trained store; the configuration is in the environment."""
+    made = copied(trained, tmp_path)
+    content = (
+        f'store = "store"\n[indexer]\ncatalogue = "{made.settings.indexer.catalogue}"\ndevice = "cpu"\n'
+        f'[ranker]\nevents = "{made.settings.ranker.events}"\nspace = 16\ntower_epochs = 1\nnetwork_epochs = 1\n'
+        'trees = 5\nleaves = 7\ncandidates = 60\ndevice = "cpu"\n'
+    )
+    (tmp_path / "vitrine.toml").write_text(content)
+    monkeypatch.setenv("VITRINE_CONFIG", str(tmp_path / "vitrine.toml"))
+    monkeypatch.setenv("COLUMNS", "300")
+    for module in (commands, job):
+        monkeypatch.setattr(module, "load_encoder", lambda _: hash_encoder())
+
+    def invoke(*words: str) -> Result:
+        return CliRunner().invoke(app, list(words))
+
+    return invoke
+
+
+def test_a_sample_shop_is_the_same_by_its_seed(run: Run, tmp_path: Path) -> None:
+    for name, seed in (("a", "1"), ("b", "1"), ("c", "2")):
+        result = run(
+            "sample",
+            "--products",
+            "60",
+            "--users",
+            "20",
+            "--sessions",
+            "50",
+            "--seed",
+            seed,
+            "-o",
+            str(tmp_path / name),
+        )
+        assert result.exit_code == 0
+        assert "products" in result.output
+    tables = [pl.read_parquet(tmp_path / name / "products.parquet") for name in "abc"]
+    assert tables[0].equals(tables[1])
+    assert not tables[0].equals(tables[2])
+    assert json.loads((tmp_path / "a" / "import.json").read_text())["counts"]["products"] == 60
+
+
+@pytest.mark.parametrize("words", [("--products", "5"), ("--seed", "-1"), ("--sessions", "0"), ("--colour", "red")])
+def test_a_sample_that_cannot_be_made(run: Run, words: tuple[str, str]) -> None:
+    assert run("sample", *words).exit_code == 2
+
+
+def test_an_unknown_format_names_the_known(run: Run, tmp_path: Path) -> None:
+    result = run("import", "ebay", str(tmp_path))
+    assert isinstance(result.exception, InputError)
+    assert "There is no format 'ebay'. Known: " in str(result.exception)
+    assert "movielens" in str(result.exception)
+    assert result.exception.exit_code == 3
+    assert isinstance(run("import", "movielens", str(tmp_path / "gone")).exception, InputError)
+
+
+def test_an_index_is_built_listed_and_verified(run: Run, trained: Trained, tmp_path: Path) -> None:
+    built = run("index", "build")
+    assert built.exit_code == 0, built.exception
+    listed = json.loads(run("index", "list", "--json").output)
+    assert [entry["counts"]["products"] for entry in listed] == [600, 600]
+    # What the last index holds of the same titles is not embedded again.
+    assert listed[1]["counts"]["embedded"] == 0
+    assert listed[1]["id"] in run("index", "list").output
+    assert "every file is as it was written" in run("index", "verify").output
+    path = tmp_path / "store" / "indexes" / listed[0]["id"] / "vectors.npy"
+    path.write_bytes(path.read_bytes()[:-1])
+    broken = run("index", "verify", listed[0]["id"])
+    assert isinstance(broken.exception, SnapshotError)
+    assert "vectors.npy has changed" in str(broken.exception)
+    assert run("index", "verify").exit_code == 0
+
+
+def test_train_evaluate_and_release(run: Run) -> None:
+    trained = run("train")
+    assert trained.exit_code == 0, trained.exception
+    assert "95 % bootstrap intervals" in trained.output
+    report = json.loads(run("evaluate", "--json").stdout)
+    assert report["chosen"] in {row["scorer"] for row in report["table"]}
+    made = run("release", "create", "--note", "with [brackets] and [/more]")
+    assert "Make it live: vitrine release promote 2" in made.output.replace("\n", " ")
+    listed = json.loads(run("release", "list", "--json").output)
+    assert (listed["live"], [r["number"] for r in listed["releases"]]) == (1, [1, 2])
+    assert "with [brackets] and [/more]" in run("release", "list").output
+    assert "Release 2 is live." in run("release", "promote", "2").output
+    assert "Release 1 is live." in run("release", "rollback").output
+    assert isinstance(run("release", "rollback").exception, SnapshotError)
+    assert isinstance(run("release", "promote", "9").exception, SnapshotError)
+    assert run("release", "promote", "nine").exit_code == 2
+
+
+def test_the_whole_job_and_its_log(run: Run) -> None:
+    result = run("rebuild", "--quiet", "--note", "nightly")
+    assert result.exit_code == 0, result.exception
+    steps = [json.loads(line) for line in result.stderr.splitlines()]
+    assert (steps[-1]["step"], steps[-1]["release"]) == ("rebuild", 2)
+    assert result.stdout == ""
+    loud = run("rebuild")
+    assert loud.exit_code == 0
+    assert "release 3: test slice" in loud.output
+    assert sum(line.startswith("{") and bool(json.loads(line)) for line in loud.stderr.splitlines()) == len(steps)
+
+
+def test_two_jobs_exclude_each_other(run: Run, trained: Trained, tmp_path: Path) -> None:
+    with trained.store.__class__(tmp_path / "store").locked("rebuild"):
+        for words in (("rebuild", "--quiet"), ("train",), ("index", "build")):
+            result = run(*words)
+            assert isinstance(result.exception, LockedError)
+            assert result.exception.exit_code == 5
+
+
+def test_the_configuration_is_shown(run: Run, tmp_path: Path) -> None:
+    shown = run("config", "show").output
+    assert "server.ranking_budget_ms" in shown
+    assert "ranker.candidates" in shown
+    told = json.loads(run("config", "show", "--json").output)
+    assert told["store"] == str(tmp_path / "store")
+    assert told["ranker"]["candidates"] == 60
+    (tmp_path / "vitrine.toml").write_text("[server]\nprot = 1")
+    result = run("config", "show")
+    assert isinstance(result.exception, ConfigError)
+    assert "Did you mean server.port?" in str(result.exception)

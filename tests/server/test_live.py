@@ -1,0 +1,218 @@
+"""The live side: events in the state exactly once, whatever else happens, and swaps that nobody notices."""
+
+import json
+import shutil
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+from harness import (
+    RecommendRequest,
+    Running,
+    SearchRequest,
+    SimilarRequest,
+    Trained,
+    copied,
+    equals,
+    hash_encoder,
+    ids,
+    make_trained,
+    wait_until,
+)
+
+from indexer.canonical import Dump
+from indexer.errors import SnapshotError
+from indexer.store import write_json
+from ranker.journal import FILE, Entry, Journal
+from server import live as live_module
+from server import pipeline
+from server.live import Live
+from server.release import Releases
+
+
+def click(event_id: str, user: str, product: str) -> list[Entry]:
+    return [Entry(event_id, 0, int(time.time() * 1e6), "click", user, None, None, None, product)]
+
+
+@pytest.fixture
+def mine(trained: Trained, tmp_path: Path) -> Trained:
+    """The live release twice over, as numbers 1 and 2; 1 is live."""
+    made = copied(trained, tmp_path)
+    Releases(made.store).create(trained.release.index, trained.release.model, "again", made.settings.indexer)
+    return made
+
+
+@pytest.fixture
+def live(mine: Trained) -> Any:
+    made = Live(mine.store, mine.settings, mine.encoder, mine.release)
+    yield made
+    made.journal.close()
+
+
+def clicks(live: Live, user: str) -> list[str]:
+    return [live.state.snapshot.ids[row] for row in live.state.behaviour.history(user).rows]
+
+
+def warm(_: Any) -> None:
+    """Nothing to warm."""
+
+
+def test_each_request_is_told_of_its_own_events(live: Live) -> None:
+    p = live.state.snapshot.ids[0]
+    first = [click("e1", "u", p), click("e2", "u", p)]
+    assert live.write([first, [click("e1", "u", p)], [click("e3", "v", p), click("e2", "u", p)]]) == [
+        (2, 0),
+        (0, 1),
+        (1, 1),
+    ]
+    assert (clicks(live, "u"), clicks(live, "v")) == ([p, p], [p])
+
+
+def test_a_failing_fold_does_not_lose_the_event(live: Live, monkeypatch: pytest.MonkeyPatch) -> None:
+    p, q = live.state.snapshot.ids[:2]
+    with monkeypatch.context() as patch:
+        patch.setattr(live_module.State, "fold", lambda *_: (_ for _ in ()).throw(ValueError("broken")))
+        with pytest.raises(ValueError, match="broken"):
+            live.write([[click("e1", "u", p)]])
+    live.write([[click("e2", "u", q)]])
+    assert clicks(live, "u") == [p, q]
+
+
+def test_what_another_process_wrote_is_folded_once(mine: Trained, live: Live) -> None:
+    p, q, r = live.state.snapshot.ids[:3]
+    live.write([[click("e1", "u", p)]])
+    with closing(Journal(mine.store.root / FILE)) as other:
+        other.append([click("e2", "u", q)])
+    live.write([[click("e3", "u", r)]])
+    assert sorted(clicks(live, "u")) == sorted([p, q, r])
+    live.swap(Releases(mine.store).get(2), warm)
+    assert sorted(clicks(live, "u")) == sorted([p, q, r])
+
+
+def test_an_event_between_replay_and_swap_is_there_once(
+    mine: Trained, live: Live, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    products = live.state.snapshot.ids
+    live.write([[click("before", "u", products[0])]])
+    real = live_module.load_state
+
+    def load_while_writing(*arguments: Any) -> Any:
+        live.write([[click("during", "u", products[1])]])
+        return real(*arguments)
+
+    monkeypatch.setattr(live_module, "load_state", load_while_writing)
+    live.swap(Releases(mine.store).get(2), lambda _: live.write([[click("warming", "u", products[2])]]) and None)
+    assert live.state.release.number == 2
+    live.write([[click("after", "u", products[3])]])
+    assert clicks(live, "u") == products[:4]
+
+
+def test_writers_and_swaps_at_once(mine: Trained, live: Live) -> None:
+    products, releases = live.state.snapshot.ids, Releases(mine.store)
+    done = threading.Event()
+
+    def write(thread: int) -> int:
+        count = 0
+        while not done.is_set() or count < 20:
+            live.write([[click(f"{thread}-{count}", f"u{thread}", products[count % 600])]])
+            count += 1
+        return count
+
+    with ThreadPoolExecutor(3) as pool:
+        counts = [pool.submit(write, thread) for thread in range(3)]
+        for number in (2, 1, 2):
+            live.swap(releases.get(number), warm)
+        done.set()
+    for thread, count in enumerate(counts):
+        expected = [products[i % 600] for i in range(count.result())]
+        assert clicks(live, f"u{thread}") == expected[-500:]
+
+
+def test_a_release_that_cannot_be_loaded_leaves_the_live_one(mine: Trained, live: Live) -> None:
+    store, before = mine.store, live.state
+    broken = store.path("models", mine.release.model)
+    shutil.copytree(broken, store.path("models", "broken"))
+    manifest = json.loads((broken / "manifest.json").read_text())
+    write_json(store.path("models", "broken") / "manifest.json", {**manifest, "id": "broken", "encoder": "another"})
+    release = mine.release.__class__(**{**mine.release.__dict__, "number": 9, "model": "broken"})
+    with pytest.raises(SnapshotError, match=rf"encoder another.*{hash_encoder().fingerprint}"):
+        live.swap(release, warm)
+    with pytest.raises(RuntimeError, match="cold"):
+        live.swap(Releases(store).get(2), lambda _: (_ for _ in ()).throw(RuntimeError("cold")))
+    assert live.state is before
+    assert live.write([[click("e1", "u", before.snapshot.ids[0])]]) == [(1, 0)]
+
+
+def test_every_request_is_answered_while_releases_are_swapped(start: Callable[..., Running], mine: Trained) -> None:
+    server, releases = start(mine), Releases(mine.store)
+    product = server.live.state.snapshot.ids[0]
+    asks = [
+        lambda: server.search(SearchRequest(query="boots"), timeout=20),
+        lambda: server.recommend(RecommendRequest(recent_product_ids=[product]), timeout=20),
+        lambda: server.similar(SimilarRequest(product_id=product), timeout=20),
+    ]
+    done = threading.Event()
+
+    def ask(number: int) -> list[Any]:
+        answers = []
+        while not done.is_set():
+            answers.append(asks[number % 3]())
+        return answers
+
+    with ThreadPoolExecutor(4) as pool:
+        running = [pool.submit(ask, number) for number in range(4)]
+        for number in (2, 1, 2):
+            # The running server follows by itself.
+            releases.promote(number)
+            wait_until(lambda n=number: server.live.state.release.number == n)  # type: ignore[misc]
+            time.sleep(0.05)
+        done.set()
+    answers = [answer for each in running for answer in each.result()]
+    assert {answer.info.versions.release for answer in answers} == {"1", "2"}
+    assert all(len(answer.hits) == 24 for answer in answers)
+
+
+def test_a_request_finishes_on_the_release_it_was_checked_against(
+    trained: Trained, start: Callable[..., Running], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next release lacks a product, a column and half of the space: what waits must not notice."""
+    products = trained.dump.products
+    gone = products["product_id"][0]
+    kept = products.filter(pl.col("product_id") != gone).select(products.columns[:6])
+    fewer = Dump(kept, trained.dump.events, trained.dump.judgments)
+    extra = [name for name in products.columns[6:] if products.schema[name] == pl.String]
+    server = start()
+    other = make_trained(fewer, tmp_path / "other", hash_encoder(), space=8, tower_epochs=1, network_epochs=1, trees=5)
+    for kind, name in (("indexes", other.release.index), ("models", other.release.model)):
+        shutil.copytree(other.store.root / kind / name, server.trained.store.root / kind / name)
+    release = Releases(server.trained.store).create(
+        other.release.index, other.release.model, "fewer", server.trained.settings.indexer
+    )
+    began, gate, real = threading.Event(), threading.Event(), pipeline.search
+
+    def held(state: Any, asks: Any) -> Any:
+        began.set()
+        assert gate.wait(20)
+        return real(state, asks)
+
+    monkeypatch.setattr(pipeline, "search", held)
+    first = server.search.future(SearchRequest(query="boots"), timeout=30)
+    assert began.wait(10)
+    waiting = [
+        server.similar.future(SimilarRequest(product_id=gone), timeout=30),
+        server.recommend.future(RecommendRequest(user_vector=[1.0] * 16), timeout=30),
+        server.search.future(SearchRequest(query="x", filter=equals(extra[0], "x")), timeout=30),
+    ]
+    wait_until(lambda: server.app._desk.waiting == 3)
+    monkeypatch.setattr(pipeline, "search", real)
+    server.live.swap(release, warm)
+    gate.set()
+    assert {call.result().info.versions.release for call in (first, *waiting)} == {"1"}
+    assert ids(server.search(SearchRequest(query="boots")))
+    assert server.search(SearchRequest(query="boots")).info.versions.release == "2"
