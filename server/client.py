@@ -187,7 +187,7 @@ def _call(address: str, stub: Callable[[grpc.Channel], Any], method: str, reques
     """The response, and the seconds it took on an open connection."""
     with grpc.insecure_channel(address) as channel:
         try:
-            grpc.channel_ready_future(channel).result(timeout=5.0)
+            grpc.channel_ready_future(channel).result(timeout=2.0)
         except grpc.FutureTimeoutError:
             raise ServerError(
                 f"No server answers at {address}. Start one with `vitrine serve`, or give --address."
@@ -208,3 +208,11 @@ def _refusal(error: Any) -> str:
         if detail.Unpack(bad):
             lines += [f"  {violation.field}: {violation.description}" for violation in bad.field_violations]
     return "\n".join(lines)
+
+
+COMMANDS: dict[str, Callable[..., None]] = {
+    "search": search,
+    "recommend": recommend,
+    "similar": similar,
+    "status": status,
+}

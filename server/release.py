@@ -46,6 +46,10 @@ class Releases:
     def create(self, index: str, model: str, note: str, config: IndexerConfig) -> Release:
         """Check that the pair loads and is good enough, and write it down. Raises `GateError` or `SnapshotError`."""
         gate = self._gate(index, model, config)
+        with self._store.locked("release"):
+            return self._numbered(index, model, note, gate)
+
+    def _numbered(self, index: str, model: str, note: str, gate: Mapping[str, Any]) -> Release:
         number = max((release.number for release in self.list()), default=0) + 1
         release = Release(number, index, model, note, time.time(), gate)
         self._folder.mkdir(parents=True, exist_ok=True)

@@ -49,7 +49,7 @@ RecommendRequest = recommend_service_pb2.RecommendRequest
 
 
 def command(*words: str) -> list[str]:
-    return [sys.executable, "-m", "server.cli", *words]
+    return [sys.executable, "-m", "server", *words]
 
 
 def vitrine(folder: Path, *words: str) -> "subprocess.CompletedProcess[str]":

@@ -11,7 +11,7 @@ import typer
 from typer.testing import CliRunner
 
 from indexer.store import Store
-from server import cli
+from server import __main__, cli
 
 
 def paths(command: click.Command, name: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
@@ -48,14 +48,14 @@ def ended(monkeypatch: pytest.MonkeyPatch, *words: str) -> int:
     """The exit code of the command, run in this process."""
     monkeypatch.setattr(sys, "argv", ["vitrine", *words])
     with warnings.catch_warnings(), pytest.raises(SystemExit) as caught:
-        cli.main()
+        __main__.main()
     assert isinstance(caught.value.code, int)
     return caught.value.code
 
 
 def test_a_mistake_ends_with_a_message_and_its_exit_code(tmp_path: Path) -> None:
     """In a process of its own, as a person runs it."""
-    command = [sys.executable, "-m", "server.cli", "config", "show", "--config", str(tmp_path / "gone.toml")]
+    command = [sys.executable, "-m", "server", "config", "show", "--config", str(tmp_path / "gone.toml")]
     told = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert (told.returncode, told.stdout) == (2, "")
     assert told.stderr.startswith("vitrine: ")
