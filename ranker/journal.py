@@ -124,6 +124,8 @@ class Journal:
 
     def _open(self, path: Path) -> None:
         self._check_version(path)
+        # What users did is nobody else's business; SQLite gives its side files the same permissions.
+        path.chmod(0o600)
         # A commit returns when the write-ahead log is on disk: power may fail right after.
         self._connection.execute("PRAGMA journal_mode = WAL")
         self._connection.execute("PRAGMA synchronous = FULL")

@@ -1,6 +1,7 @@
 """The commands that make things: import, sample, index, train, evaluate, release, rebuild, serve, config."""
 
 import asyncio
+import contextlib
 import json
 import logging
 import time
@@ -175,16 +176,19 @@ def release_rollback(path: Config = DEFAULT) -> None:
 def rebuild_all(
     note: Annotated[str, typer.Option(help="A word for whoever reads the list of releases.")] = "rebuild",
     quiet: Annotated[bool, typer.Option("--quiet", help="Only the JSON log, for cron.")] = False,
+    log: Annotated[Path | None, typer.Option(help="Append the JSON log to this file, not to standard error.")] = None,
     path: Config = DEFAULT,
 ) -> None:
     """The offline job: build, train, evaluate, release, promote. A failure at any step leaves the live release.
 
-    Writes a JSON line a step to standard error. Exit codes: 0 live; 2 configuration; 3 input; 4 damaged or unfitting
+    Writes a JSON line a step. Exit codes: 0 live; 2 configuration; 3 input; 4 damaged or unfitting
     snapshot; 5 another run holds the lock; 6 the gate refused the release; 1 anything else.
     """
     settings = load_settings(path)
-    with _Bar(disable=quiet) as bar:
-        made = rebuild(settings, JobLog(), bar.advance, _Say(quiet), note)
+    with contextlib.ExitStack() as open_things:
+        stream = None if log is None else open_things.enter_context(log.open("a", encoding="utf-8"))
+        bar = open_things.enter_context(_Bar(disable=quiet))
+        made = rebuild(settings, JobLog(stream), bar.advance, _Say(quiet), note)
     if not quiet:
         tables.report(out, _stored_report(Store(settings.store), made.model), f"release {made.number}")
 

@@ -60,7 +60,7 @@ def rebuild(settings: Settings, log: JobLog, progress: Progress, say: Callable[[
     with store.locked("rebuild"):
         encoder = log.step("encoder", lambda: load_encoder(settings.indexer))
         index = log.step("build", lambda: build_index(store, settings.indexer, encoder, progress))
-        snapshot = IndexSnapshot(store, index, settings.indexer)
+        snapshot = log.step("open index", lambda: IndexSnapshot(store, index, settings.indexer))
         sources = log.step("read log", lambda: read_sources(settings))
         model = log.step(
             "train", lambda: train(store, settings.ranker, settings.indexer, snapshot, encoder, sources, say)

@@ -11,7 +11,7 @@ say "A sample shop of ${PRODUCTS:-5000} products"
 $vitrine sample --products "${PRODUCTS:-5000}" --out demo/data
 
 say "Index, ranker, release"
-$vitrine rebuild --config $config 2>demo/rebuild.log || { tail -n 20 demo/rebuild.log; exit 1; }
+$vitrine rebuild --config $config --log demo/rebuild.jsonl
 
 say "The server"
 $vitrine serve --config $config 2>demo/serve.log &

@@ -121,3 +121,10 @@ def test_the_whole_log_is_in_time_order(tmp_path: Path, events: Callable[..., pl
     assert ids(None, tmp_path / "elsewhere") is None
     with pytest.raises(InputError, match="does not exist"):
         read_log(tmp_path / "missing.parquet", tmp_path)
+
+
+def test_only_its_owner_can_read_it(journal: Journal, tmp_path: Path) -> None:
+    journal.append([[entry("e1")]])
+    files = list((tmp_path / "store").glob(f"{FILE}*"))
+    assert {file.name for file in files} >= {FILE, f"{FILE}-wal"}
+    assert all(file.stat().st_mode & 0o077 == 0 for file in files if not file.name.endswith(".lock"))

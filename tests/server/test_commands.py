@@ -110,15 +110,17 @@ def test_train_evaluate_and_release(run: Run) -> None:
     assert run("release", "promote", "nine").exit_code == 2
 
 
-def test_the_whole_job_and_its_log(run: Run) -> None:
+def test_the_whole_job_and_its_log(run: Run, tmp_path: Path) -> None:
     result = run("rebuild", "--quiet", "--note", "nightly")
     assert result.exit_code == 0, result.exception
     steps = [json.loads(line) for line in result.stderr.splitlines()]
     assert (steps[-1]["step"], steps[-1]["release"]) == ("rebuild", 2)
     assert result.stdout == ""
+    run("rebuild", "--quiet", "--log", str(tmp_path / "job.jsonl"))
+    assert json.loads((tmp_path / "job.jsonl").read_text().splitlines()[-1])["step"] == "rebuild"
     loud = run("rebuild")
     assert loud.exit_code == 0
-    assert "release 3: test slice" in loud.output
+    assert "release 4: test slice" in loud.output
     assert sum(line.startswith("{") and bool(json.loads(line)) for line in loud.stderr.splitlines()) == len(steps)
 
 
