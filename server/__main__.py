@@ -1,6 +1,7 @@
 """Where `vitrine` starts."""
 
 import logging
+import os
 import sys
 import warnings
 
@@ -30,6 +31,10 @@ def _app(words: list[str]) -> typer.Typer:
         for name, command in client.COMMANDS.items():
             asking.command(name)(command)
         return asking
+    if words and words[0] == "serve":
+        # FAISS, LightGBM, PyTorch and BLAS each bring an OpenMP pool; for one small request after the other they would
+        # fight for the same cores. The runtimes read this when they are loaded, so it comes before their import.
+        os.environ.setdefault("OMP_NUM_THREADS", "1")
     from server.cli import app
 
     return app
