@@ -85,6 +85,7 @@ def train(
             "schema": features.fingerprint(),
             "space": space.save(folder),
             "fusion": members.fusion.kind,
+            "learnt": _learnt(slices[Slice.MEMBERS]),
             "cuts": prepared.cuts,
             "requests": {part.name.lower(): len(slices[part]) for part in Slice},
             "positive_grade": config.positive_grade,
@@ -148,6 +149,13 @@ def slice_examples(
         if (example.grades > 0).any() or (part is Slice.TEST and len(example.missed)):
             slices[part].append(example)
     return slices
+
+
+def _learnt(fitted: Sequence[Example]) -> list[str]:
+    """The kinds of request the members were fitted on: by `query`, by `user`."""
+    queries = sum(bool(example.context.query) for example in fitted)
+    counts = {"query": queries, "user": len(fitted) - queries}
+    return [kind for kind, count in counts.items() if count >= _FEWEST]
 
 
 def _check_lengths(slices: Mapping[Slice, list[Example]]) -> None:

@@ -92,7 +92,7 @@ def search(state: State, asks: Sequence[Ask]) -> list[Answer]:
         state.model.space.context(now, history, normalise(ask.query), vector)
         for ask, history, vector in zip(asks, histories, vectors, strict=True)
     ]
-    return _ranked(state, asks, contexts, found, watch)
+    return _ranked(state, "query", asks, contexts, found, watch)
 
 
 def recommend(state: State, asks: Sequence[Ask]) -> list[Answer]:
@@ -112,7 +112,7 @@ def recommend(state: State, asks: Sequence[Ask]) -> list[Answer]:
         for ask, context in zip(asks, contexts, strict=True)
     ]
     watch.lap("recall")
-    return _ranked(state, asks, contexts, found, watch)
+    return _ranked(state, "user", asks, contexts, found, watch)
 
 
 def similar(state: State, asks: Sequence[Ask]) -> list[Answer]:
@@ -155,24 +155,28 @@ def _mask(state: State, ask: Ask) -> Mask | None:
 
 
 def _ranked(
-    state: State, asks: Sequence[Ask], contexts: Sequence[Context], found: Sequence[Candidates], watch: _Stopwatch
+    state: State,
+    kind: str,
+    asks: Sequence[Ask],
+    contexts: Sequence[Context],
+    found: Sequence[Candidates],
+    watch: _Stopwatch,
 ) -> list[Answer]:
-    """Features, scores and pages. A request short of time, or without candidates, is left in recall order."""
-    now = time.monotonic()
-    late = [ask.deadline - now < state.ranking_budget for ask in asks]
+    """Features, scores and pages; what cannot be ranked is left in recall order."""
+    unranked = [_unranked(state, kind, ask, c) for ask, c in zip(asks, found, strict=True)]
     lists = [
         Scorable(context, c.rows, features.matrix(context, c.rows, state.model.catalogue, state.behaviour))
-        for context, c, is_late in zip(contexts, found, late, strict=True)
-        if len(c.rows) and not is_late
+        for context, c, reasons in zip(contexts, found, unranked, strict=True)
+        if not reasons
     ]
     watch.lap("features")
     scored = iter(zip(lists, state.model.members.score(lists, state.model.space.vectors), strict=True))
     watch.lap("score")
     answers = []
-    for ask, context, candidates, is_late in zip(asks, contexts, found, late, strict=True):
+    for ask, context, candidates, reasons in zip(asks, contexts, found, unranked, strict=True):
         personal = bool(context.history.rows) or (not context.query and context.user_vector is not None)
-        if is_late or not len(candidates.rows):
-            answers.append(_page(state, ask, candidates, candidates.scores, None, None, watch, _why(is_late), personal))
+        if reasons:
+            answers.append(_page(state, ask, candidates, candidates.scores, None, None, watch, reasons, personal))
         else:
             item, scores = next(scored)
             answers.append(
@@ -185,10 +189,16 @@ def _ranked(
     ]
 
 
-def _why(late: bool) -> list[tuple[str, str]]:
-    if late:
+def _unranked(state: State, kind: str, ask: Ask, found: Candidates) -> list[tuple[str, str]]:
+    """Why a request is not ranked, as (stage, reason); empty if it is."""
+    if not len(found.rows):
+        return [("recall", "no candidate: the filter matches none, or no engagement is known yet")]
+    if kind not in state.model.manifest["learnt"]:
+        # A ranker that never saw a query in training ranks a query's candidates by everything but the query.
+        return [("score", f"the log held too few requests by {kind} to learn from: hits are in recall order")]
+    if ask.deadline - time.monotonic() < state.ranking_budget:
         return [("score", "the deadline left no time to rank: hits are in recall order")]
-    return [("recall", "no candidate: the filter matches none, or no engagement is known yet")]
+    return []
 
 
 def _page(

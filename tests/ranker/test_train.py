@@ -188,6 +188,7 @@ def test_judgments_alone_are_enough(shop: Shop) -> None:
     judgments = shop.dump.judgments.with_columns((1 + pl.col("grade") * 2 / 3).round(2))
     config = shop.config.model_copy(update={"positive_grade": 2.0})
     model = shop.load(shop.train(config, Sources(None, judgments)))
+    assert model.manifest["learnt"] == ["query"]
     assert model.space.tower is None
     assert model.manifest["cuts"] == []
     assert model.manifest["requests"]["tower"] == 0

@@ -134,3 +134,15 @@ def test_no_engagement_and_no_user_is_an_empty_answer(trained: Trained) -> None:
     (answer,) = pipeline.recommend(fresh, [Ask()])
     assert (list(answer.hits), answer.personal) == ([], False)
     assert [stage for stage, _ in answer.degraded] == ["recall"]
+
+
+def test_a_kind_of_request_the_log_never_held_is_left_in_recall_order(state: State) -> None:
+    manifest = {**state.model.manifest, "learnt": ["user"]}
+    model = state.model.__class__(**{**state.model.__dict__, "manifest": manifest})
+    purchases_only = state.__class__(**{**state.__dict__, "model": model})
+    (found,) = pipeline.search(purchases_only, [Ask(query="boots")])
+    assert [stage for stage, _ in found.degraded] == ["score"]
+    assert "by query" in found.degraded[0][1]
+    assert [hit.sources[0].rank for hit in found.hits] == list(range(1, 25))
+    (ranked,) = pipeline.recommend(purchases_only, [Ask(recent=state.snapshot.ids[:3])])
+    assert ranked.degraded == []
