@@ -5,7 +5,7 @@ TORCH_ARGS ?=
 BIN := .venv/bin
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: install demo test check stubs bench clean
+.PHONY: install demo test check stubs clean
 
 install: .venv/.installed
 
@@ -29,9 +29,6 @@ check: install
 stubs: install
 	cd proto && ../$(BIN)/python -m grpc_tools.protoc -I . --python_out=. --pyi_out=. vitrine/v1/*.proto
 	cd proto && ../$(BIN)/python -m grpc_tools.protoc -I . --grpc_python_out=. vitrine/v1/*_service.proto
-
-bench: install
-	$(BIN)/python benchmarks/load.py --help
 
 clean:
 	rm -rf .venv demo

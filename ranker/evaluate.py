@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from sklearn.metrics import accuracy_score, f1_score, log_loss, recall_score, roc_auc_score
 
 from indexer.arrays import Array, Doubles, Floats
@@ -28,8 +29,6 @@ class Row(NamedTuple):
 
 def scores_of(members: Members, examples: Sequence[Example], space: Floats) -> dict[str, list[Doubles]]:
     """Every scorer's raw scores of every list."""
-    import torch
-
     network = logits(members.network, examples, space, torch.device("cpu"))
     plain = [trees.score(members.trees, e.features) for e in examples]
     stacked = [
@@ -86,9 +85,7 @@ def compare(orders: Mapping[str, Sequence[Doubles]], examples: Sequence[Example]
     return {name: metrics.bootstrap(mine - per_request_ndcg(scores, examples)) for name, scores in others.items()}
 
 
-def report(
-    members: Members, examples: Sequence[Example], space: Floats, positive_grade: float, seed: int = 0
-) -> dict[str, Any]:
+def report(members: Members, examples: Sequence[Example], space: Floats, positive_grade: float) -> dict[str, Any]:
     """The whole report on a slice, ready for JSON."""
     orders = {**scores_of(members, examples, space), **baselines(examples)}
     chosen = members.fusion.kind

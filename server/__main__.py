@@ -1,6 +1,5 @@
 """Where `vitrine` starts."""
 
-import logging
 import os
 import sys
 import warnings
@@ -15,7 +14,7 @@ def main() -> None:
     """Run the command; a condition that a person can mend ends with its message and its own exit code."""
     # A model library's own notices are not this command's output.
     warnings.simplefilter("ignore")
-    logging.getLogger("transformers").setLevel(logging.ERROR)
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     try:
         _app(sys.argv[1:])()
     except VitrineError as error:

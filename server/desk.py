@@ -1,15 +1,14 @@
-"""Where the ranked rpcs hand in a request: checks collected, one queue, one answer."""
+"""Where the ranked rpcs hand in a checked request: one queue, one answer."""
 
 import time
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 from server.batcher import Batcher
 from server.live import Live
 from server.pipeline import Answer, Ask
 from server.state import State
 
-T = TypeVar("T")
 Work = Callable[[State, Sequence[Ask]], list[Answer]]
 
 

@@ -21,7 +21,7 @@ def offset_of(request: Any) -> int:
     except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
         raise ViolationError("page_token", "was not made by this server; leave it empty for the first page") from None
     if made_for != _request_digest(request):
-        raise ViolationError("page_token", "belongs to another request; every other field must be what it was")
+        raise ViolationError("page_token", "belongs to another request; only page_size and request_id may differ")
     if offset < 0:
         raise ViolationError("page_token", "was not made by this server; leave it empty for the first page")
     return offset

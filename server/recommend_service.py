@@ -25,9 +25,7 @@ class RecommendService(recommend_service_pb2_grpc.RecommendServiceServicer):  # 
         answer = await self._desk.answer(pipeline.recommend, state, ask)
         fallback = recommend_service_pb2.RecommendResponse.Fallback
         return recommend_service_pb2.RecommendResponse(
-            hits=replies.hits(answer, ask.offset),
-            next_page_token=pages.token_after(request, ask.offset, answer),
-            info=replies.info(answer, request.request_id),
+            **replies.ranked(request, ask.offset, answer),
             fallback=fallback.NONE if answer.personal else fallback.POPULAR,
             unknown_product_ids=[product for product in ask.recent if product not in answer.state.snapshot.row_of],
         )

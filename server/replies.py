@@ -6,11 +6,21 @@ from typing import Any
 from google.protobuf.duration_pb2 import Duration
 from vitrine.v1 import filter_pb2, hit_pb2, product_pb2
 
+from server import pages
 from server.pipeline import Answer, Hit
 from server.state import State
 
 # Canonical product columns that have a field of their own; all others are attributes.
 _FIELDS = ("product_id", "title", "category", "brand", "price", "in_stock")
+
+
+def ranked(request: Any, offset: int, answer: Answer) -> dict[str, Any]:
+    """The fields that every ranked response has."""
+    return {
+        "hits": hits(answer, offset),
+        "next_page_token": pages.token_after(request, offset, answer),
+        "info": info(answer, request.request_id),
+    }
 
 
 def product(state: State, row: int) -> product_pb2.Product:

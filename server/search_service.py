@@ -24,11 +24,7 @@ class SearchService(search_service_pb2_grpc.SearchServiceServicer):  # type: ign
         state = self._desk.live.state
         ask = _search_ask(request, state)._replace(deadline=checks.deadline(context))
         answer = await self._desk.answer(pipeline.search, state, ask)
-        return search_service_pb2.SearchResponse(
-            hits=replies.hits(answer, ask.offset),
-            next_page_token=pages.token_after(request, ask.offset, answer),
-            info=replies.info(answer, request.request_id),
-        )
+        return search_service_pb2.SearchResponse(**replies.ranked(request, ask.offset, answer))
 
     async def Similar(  # noqa: N802
         self, request: search_service_pb2.SimilarRequest, context: grpc.aio.ServicerContext
@@ -37,11 +33,7 @@ class SearchService(search_service_pb2_grpc.SearchServiceServicer):  # type: ign
         state = self._desk.live.state
         ask = _similar_ask(request, state)._replace(deadline=checks.deadline(context))
         answer = await self._desk.answer(pipeline.similar, state, ask)
-        return search_service_pb2.SimilarResponse(
-            hits=replies.hits(answer, ask.offset),
-            next_page_token=pages.token_after(request, ask.offset, answer),
-            info=replies.info(answer, request.request_id),
-        )
+        return search_service_pb2.SimilarResponse(**replies.ranked(request, ask.offset, answer))
 
 
 def _search_ask(request: search_service_pb2.SearchRequest, state: State) -> Ask:
