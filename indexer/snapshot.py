@@ -1,4 +1,4 @@
-"""A published index, opened: products, vectors, token lists and the searchable index, all memory-mapped."""
+"""A published index, opened: products, vectors, token lists and the searchable indexes, all memory-mapped."""
 
 from functools import cached_property
 from pathlib import Path
@@ -12,12 +12,14 @@ from indexer.config import IndexerConfig
 from indexer.dense import open_index
 from indexer.errors import SnapshotError
 from indexer.index import Index
+from indexer.lexical import LexicalIndex
 from indexer.store import Store
 
 PRODUCTS = "products.arrow"
 VECTORS = "vectors.npy"
 TOKENS = "tokens.npy"
 TOKEN_OFFSETS = "token_offsets.npy"
+LEXICAL = "lexical"
 
 
 class TokenLists(NamedTuple):
@@ -28,7 +30,7 @@ class TokenLists(NamedTuple):
 
 
 class IndexSnapshot:
-    """An INDEX of the store. Row numbers are the same in the products, the vectors, the tokens and the index."""
+    """An INDEX of the store. Row numbers are the same in the products, the vectors, the tokens and the indexes."""
 
     def __init__(self, store: Store, name: str, config: IndexerConfig) -> None:
         """Raises `SnapshotError` where the index is missing, damaged or of another format."""
@@ -45,6 +47,11 @@ class IndexSnapshot:
         except (OSError, EOFError, ValueError) as error:
             raise SnapshotError(f"{self.folder} is damaged: {error}. Build the index again.") from error
         self.index: Index = open_index(self.manifest["index"]["kind"], self.folder, self.vectors, config)
+        self.lexical = LexicalIndex.load(self.folder / LEXICAL)
+        if len(self.lexical) != len(self):
+            raise SnapshotError(
+                f"{self.folder / LEXICAL} holds {len(self.lexical)} rows, {len(self)} expected. Build the index again."
+            )
 
     @property
     def encoder_fingerprint(self) -> str:

@@ -19,11 +19,11 @@ FORMAT = "vitrine-snapshot"
 FORMAT_VERSION = 1
 _ASIDE = ".aside-"
 
-Kind = Literal["indexes", "models"]
+Kind = Literal["encoders", "indexes", "models"]
 
 
 class Store:
-    """`root/indexes/<id>/`, `root/models/<id>/` and what releases are made of."""
+    """`root/indexes/<id>/`, `root/models/<id>/`, of which releases are made, and `root/encoders/<id>/`."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -60,7 +60,8 @@ class Store:
         """The newest id. Raises `SnapshotError` where there is none."""
         ids = self.ids(kind)
         if not ids:
-            verb = {"indexes": "vitrine index build", "models": "vitrine train"}[kind]
+            verbs = {"encoders": "vitrine train encoder", "indexes": "vitrine index build", "models": "vitrine train"}
+            verb = verbs[kind]
             raise SnapshotError(f"{self.root / kind} holds no {kind}. Make one with `{verb}`.")
         return ids[-1]
 

@@ -1,42 +1,91 @@
 """What all users have done up to now: histories and product popularity. Training and serving fold it alike."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 
 from indexer.arrays import Doubles, Ints, Mask
-from ranker.history import ADD_TO_CART, CLICK, EMPTY, PURCHASE, RATING, VIEW, Engagement, History, fold
+from ranker.history import (
+    ADD_TO_CART,
+    CLICK,
+    DISLIKE,
+    EMPTY,
+    PURCHASE,
+    RATING,
+    RETURN,
+    VIEW,
+    Engagement,
+    History,
+    fold,
+)
 
 _DAY = 86_400.0
-# Mean lifetimes of an engagement in the two popularity counters, in days.
-LIFETIMES = (7.0, 30.0)
+# Mean lifetimes of an engagement in the popularity counters, in days.
+LIFETIMES = (3.0, 10.0, 30.0, 120.0)
+# The lifetime by which products are called popular.
+MONTH = LIFETIMES.index(30.0)
 _WEIGHTS = {VIEW: 0.2, CLICK: 1.0, ADD_TO_CART: 2.0, PURCHASE: 4.0, RATING: 4.0}
+_LIFETIME_SECONDS = np.array(LIFETIMES) * _DAY
+# Distinct queries whose engagements are remembered; the first come stay.
+_MOST_QUERIES = 200_000
 
 
 class Behaviour:
-    """Histories by user, and exponentially decayed counts by product row.
+    """Histories by user, counts by product row, and what was engaged with after each query.
 
-    A count is kept as the logarithm of its value at the epoch, L = log(sum of w exp(t / lifetime)): its value at any
-    later `now` is exp(L - now / lifetime), folding is commutative, and the order of products does not change with time.
+    A popularity count is kept as the logarithm of its value at the epoch, L = log(sum of w exp(t / lifetime)): its
+    value at any later `now` is exp(L - now / lifetime), folding is commutative, and the order of products does not
+    change with time.
     """
 
     def __init__(self, products: int) -> None:
         self.users: dict[str, History] = {}
+        # What a user rated low: the engagements of these histories are dislikes.
+        self.dislikers: dict[str, History] = {}
         self.counts: Doubles = np.full((len(LIFETIMES), products), -np.inf)
+        self.first_time: Doubles = np.full(products, np.inf)
+        # By product row: users who engaged with it, engagements of users who had engaged with it before, purchases,
+        # returns, and ratings high and low.
+        self.users_of: Doubles = np.zeros(products)
+        self.repeats: Doubles = np.zeros(products)
+        self.purchases: Doubles = np.zeros(products)
+        self.returns: Doubles = np.zeros(products)
+        self.likes: Doubles = np.zeros(products)
+        self.dislikes: Doubles = np.zeros(products)
+        self.total_likes = self.total_dislikes = 0
+        self.queries: dict[str, dict[int, float]] = {}
         self.last_time = -math.inf
 
     def apply(self, event: Engagement) -> None:
         """Fold one engagement in."""
-        if event.user is not None:
-            self.users[event.user] = fold(self.users.get(event.user, EMPTY), event)
+        row = event.row
         self.last_time = max(self.last_time, event.time)
+        if event.kind == DISLIKE:
+            self.dislikes[row] += 1.0
+            self.total_dislikes += 1
+            if event.user is not None:
+                disliked = self.dislikers.get(event.user, EMPTY)
+                self.dislikers[event.user] = fold(disliked, event)
+            return
+        if event.user is not None:
+            history = self.users.get(event.user, EMPTY)
+            if event.kind != RETURN:
+                (self.repeats if row in history.rows else self.users_of)[row] += 1.0
+            self.users[event.user] = fold(history, event)
+        self.likes[row] += event.kind == RATING
+        self.total_likes += event.kind == RATING
+        self.purchases[row] += event.kind == PURCHASE
+        self.returns[row] += event.kind == RETURN
         weight = _WEIGHTS.get(event.kind)
         if weight is None:
             return
-        for i, lifetime in enumerate(LIFETIMES):
-            stamp = math.log(weight) + event.time / (lifetime * _DAY)
-            self.counts[i, event.row] = np.logaddexp(self.counts[i, event.row], stamp)
+        self.first_time[row] = min(self.first_time[row], event.time)
+        stamps = math.log(weight) + event.time / _LIFETIME_SECONDS
+        self.counts[:, row] = np.logaddexp(self.counts[:, row], stamps)
+        if event.query and (event.query in self.queries or len(self.queries) < _MOST_QUERIES):
+            after = self.queries.setdefault(event.query, {})
+            after[row] = after.get(row, 0.0) + weight
 
     def apply_all(self, events: Iterable[Engagement]) -> None:
         """Fold engagements in, one after the other."""
@@ -47,14 +96,22 @@ class Behaviour:
         """The history of a user; empty where nothing is known."""
         return self.users.get(user, EMPTY) if user is not None else EMPTY
 
+    def disliked(self, user: str | None) -> History:
+        """What a user rated low; empty where nothing is known."""
+        return self.dislikers.get(user, EMPTY) if user is not None else EMPTY
+
+    def after_query(self, query: str) -> Mapping[int, float]:
+        """Weight of the engagements that followed this very query (normalised, folded), by product row."""
+        return self.queries.get(query, {})
+
     def popularity(self, rows: Ints, now: float) -> Doubles:
         """log(1 + decayed count) at `now` (Unix seconds), float64 [lifetimes, rows]."""
-        ages = np.array([[now / (lifetime * _DAY)] for lifetime in LIFETIMES])
+        ages = now / _LIFETIME_SECONDS[:, None]
         return np.asarray(np.logaddexp(0.0, self.counts[:, rows] - ages), np.float64)
 
     def most_popular(self, k: int, mask: Mask | None = None) -> Ints:
-        """At most k rows that were engaged with at all, most popular over the longer lifetime first."""
-        counts = self.counts[-1]
+        """At most k rows that were engaged with at all, most popular over a month first."""
+        counts = self.counts[MONTH]
         rows = np.flatnonzero(np.isfinite(counts) if mask is None else np.isfinite(counts) & mask)
         if len(rows) > k:
             rows = rows[np.argpartition(-counts[rows], k - 1)[:k]]

@@ -1,8 +1,9 @@
 """What the ranker can be told: the `[ranker]` table of vitrine.toml."""
 
+from itertools import pairwise
 from pathlib import Path
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from indexer.config import Table
 
@@ -18,6 +19,21 @@ class RankerConfig(Table):
         1.0, gt=0, description="Grades from here up count as positive where yes or no is asked."
     )
     positive_rating: float = Field(4.0, description="Ratings from here up are engagement; lower ones are not.")
+    ratings: str = Field(
+        "implicit",
+        pattern="^(explicit|implicit)$",
+        description="explicit: what a user rated in a sitting is a list, low ratings its negatives; implicit: high "
+        "ratings are wanted from recall, low ones are nothing.",
+    )
+    time_cuts: tuple[float, float, float, float] = Field(
+        (0.5, 0.8, 0.85, 0.9),
+        description="Where the slices of the log begin, as shares of its requests in time order: up to the first the "
+        "user tower and the neighbours are fitted, then the members, then calibration, validation and test.",
+    )
+    encoder_share: float = Field(
+        0.5, gt=0, lt=0.8, description="Share of the judged queries that `vitrine train encoder` is fitted on."
+    )
+    encoder_epochs: int = Field(2, ge=1, description="Passes of `vitrine train encoder` over its share.")
     device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="Where the networks are trained.")
     candidates: int = Field(200, ge=1, le=1_000, description="Products recalled for one request and ranked.")
     space: int = Field(64, ge=2, multiple_of=2, description="Dimensions of the product space.")
@@ -29,3 +45,10 @@ class RankerConfig(Table):
     leaves: int = Field(31, ge=2, description="Leaves of a tree.")
     most_requests: int = Field(20_000, ge=100, description="Requests taken from one slice of the log, spread evenly.")
     seed: int = Field(0, ge=0)
+
+    @field_validator("time_cuts")
+    @classmethod
+    def _rising(cls, cuts: tuple[float, ...]) -> tuple[float, ...]:
+        if not all(a < b for a, b in pairwise((0.0, *cuts, 1.0))):
+            raise ValueError("the four cuts must rise, between 0 and 1")
+        return cuts

@@ -1,28 +1,39 @@
 """Every member, every fusion and the plain orders side by side, on requests that nothing was fitted on."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+import lightgbm as lgb
 import numpy as np
 import torch
-from sklearn.metrics import accuracy_score, f1_score, log_loss, recall_score, roc_auc_score
 
-from indexer.arrays import Array, Doubles, Floats
-from ranker import features, metrics, trees
+from indexer.arrays import Doubles, Floats
+from ranker import features, ranked, trees
+from ranker.calibration import classification, reliability
 from ranker.examples import Example
-from ranker.fusion import Fusion
-from ranker.metrics import Interval
-from ranker.model import Members, stacked_features
+from ranker.fusion import KINDS, Fusion
+from ranker.model import Members
+from ranker.ranked import Answers
+from ranker.segments import by_segment, cold_figures, cold_rows, segments
+from ranker.significance import DRAWS, Difference, Interval, bootstrap, paired
 from ranker.train_network import logits
+from ranker.variety import variety
 
-SCORERS = ("network", "trees", "weighted", "stacking")
-_RECALL_AT = (10, 50, 100)
+# Scorers that fuse nothing; every other scorer is a fusion.
+MEMBERS = ("network", "trees", "transformer")
+_CANDIDATES = (10, 20, 50, 100, 150, 200)
+
+Orders = Mapping[str, Sequence[Doubles]]
+# A figure's value for each request [requests], by order and figure.
+Values = Mapping[str, Mapping[str, Doubles]]
 
 
 class Row(NamedTuple):
-    """One scorer's figures on one slice."""
+    """One order's figures on one slice; `kind` is member, fusion or baseline."""
 
     scorer: str
+    kind: str
     metrics: Mapping[str, Interval]
     classification: Mapping[str, float]
 
@@ -30,12 +41,18 @@ class Row(NamedTuple):
 def scores_of(members: Members, examples: Sequence[Example], space: Floats) -> dict[str, list[Doubles]]:
     """Every scorer's raw scores of every list."""
     network = logits(members.network, examples, space, torch.device("cpu"))
-    plain = [trees.score(members.trees, e.features) for e in examples]
-    stacked = [
-        trees.score(members.stacked, stacked_features(e.features, n)) for e, n in zip(examples, network, strict=True)
-    ]
-    weighted = [members.fusion.weighted(n, t) for n, t in zip(network, plain, strict=True)]
-    return {"network": network, "trees": plain, "weighted": weighted, "stacking": stacked}
+    matrix, flat = np.concatenate([e.features for e in examples]), np.concatenate(network)
+    lengths = [len(e.rows) for e in examples]
+    ends = np.cumsum(lengths)[:-1]
+    fused = {kind: np.split(members.fused(kind, matrix, flat, lengths), ends) for kind in KINDS}
+    plain = np.split(trees.score(members.trees, matrix), ends)
+    return {"transformer": [_transformer(e) for e in examples], "network": network, "trees": plain, **fused}
+
+
+def _transformer(example: Example) -> Doubles:
+    """What the Transformers alone say: the encoder's cosine for a query, the user tower's for a user."""
+    name = "title_cosine" if example.context.query else "user_dot"
+    return np.nan_to_num(example.features[:, features.NAMES.index(name)].astype(np.float64), nan=0.0)
 
 
 def baselines(examples: Sequence[Example]) -> dict[str, list[Doubles]]:
@@ -46,10 +63,9 @@ def baselines(examples: Sequence[Example]) -> dict[str, list[Doubles]]:
             e.recall_scores if len(e.recall_scores) else -np.arange(len(e.rows), dtype=np.float64) for e in examples
         ]
     for title, name in (
-        ("encoder cosine", "title_cosine"),
-        ("BM25", "bm25"),
+        ("BM25", "lexical"),
         ("popularity", "popularity_30d"),
-        ("user vector", "user_dot"),
+        ("co-visited", "covisited"),
         ("own purchases", "bought_before"),
     ):
         column = features.NAMES.index(name)
@@ -59,81 +75,139 @@ def baselines(examples: Sequence[Example]) -> dict[str, list[Doubles]]:
     return orders
 
 
-def table(
-    orders: Mapping[str, Sequence[Doubles]], examples: Sequence[Example], positive_grade: float, fusion: Fusion | None
-) -> list[Row]:
-    """A row for each order; classification figures only for scorers that are calibrated."""
+def per_request_ndcg(scores: Sequence[Doubles], examples: Sequence[Example]) -> Doubles:
+    """NDCG@10 of every list."""
+    return ranked.ndcg(scores, ranked.answers(examples, math.inf))
+
+
+def per_request(orders: Orders, wanted: Answers) -> Values:
+    """Every ranking figure of every order, for each request."""
+    return {name: ranked.per_request(scores, wanted) for name, scores in orders.items()}
+
+
+def table(values: Values, orders: Orders, scorers: Sequence[str], wanted: Answers, fusion: Fusion) -> list[Row]:
+    """A row for each order; only `scorers` are no baselines. Classification figures where a threshold was fitted."""
+    figures = list(next(iter(values.values())))
+    intervals = iter(bootstrap(np.column_stack([values[name][figure] for name in values for figure in figures])))
     return [
         Row(
             name,
-            _ranking(scores, examples, positive_grade),
-            _classification(name, scores, examples, positive_grade, fusion) if name in SCORERS and fusion else {},
+            _kind(name, scorers),
+            {figure: next(intervals) for figure in figures},
+            classification(_probabilities(fusion, name, orders), wanted.positive, fusion.thresholds[name])
+            if name in fusion.thresholds and name in scorers
+            else {},
         )
-        for name, scores in orders.items()
+        for name in values
     ]
 
 
-def per_request_ndcg(scores: Sequence[Doubles], examples: Sequence[Example]) -> Doubles:
-    """NDCG@10 of every list."""
-    return np.array([metrics.ndcg(s, e.grades, e.missed) for s, e in zip(scores, examples, strict=True)])
-
-
-def compare(orders: Mapping[str, Sequence[Doubles]], examples: Sequence[Example], chosen: str) -> dict[str, Interval]:
-    """The chosen scorer's NDCG@10 minus each other's on the same requests, with the interval of the mean difference."""
-    mine = per_request_ndcg(orders[chosen], examples)
-    others = {name: scores for name, scores in orders.items() if name != chosen}
-    return {name: metrics.bootstrap(mine - per_request_ndcg(scores, examples)) for name, scores in others.items()}
+def compare(values: Values, chosen: str, figure: str) -> dict[str, Difference]:
+    """The chosen order's `figure` minus each other's on the same requests; empty where the figure does not apply."""
+    mine = values[chosen][figure]
+    others = {name: each[figure] for name, each in values.items() if name != chosen}
+    if not others or np.isnan(mine).all():
+        return {}
+    return dict(zip(others, paired(mine, np.column_stack(list(others.values()))), strict=True))
 
 
 def report(members: Members, examples: Sequence[Example], space: Floats, positive_grade: float) -> dict[str, Any]:
-    """The whole report on a slice, ready for JSON."""
-    orders = {**scores_of(members, examples, space), **baselines(examples)}
-    chosen = members.fusion.kind
-    return {
+    """The whole report on a slice, ready for JSON: null stands where a figure does not apply."""
+    scored = scores_of(members, examples, space)
+    orders = {**scored, **baselines(examples)}
+    chosen, fusion, wanted = members.fusion.kind, members.fusion, ranked.answers(examples, positive_grade)
+    values = per_request(orders, wanted)
+    rows = table(values, orders, list(scored), wanted, fusion)
+    shown = _shown(rows, chosen)
+    cold = cold_rows(examples)
+    content = {
         "requests": len(examples),
-        "rows": int(sum(len(e.rows) for e in examples)),
-        "positive_share": float(np.mean(np.concatenate([e.grades >= positive_grade for e in examples]))),
+        "rows": len(wanted.positive),
+        "positive_grade": positive_grade,
+        "positive_share": float(wanted.positive.mean()),
         "chosen": chosen,
-        "alpha": members.fusion.alpha,
-        "table": [
-            row._asdict() | {"metrics": _plain(row.metrics)}
-            for row in table(orders, examples, positive_grade, members.fusion)
-        ],
-        "chosen_minus_other_ndcg": _plain(compare(orders, examples, chosen)),
+        "alpha": fusion.alpha,
+        "draws": DRAWS,
+        "table": [row._asdict() | {"metrics": _plain(row.metrics)} for row in rows],
+        "chosen_minus_other_ndcg": _plain(compare(values, chosen, "ndcg@10")),
+        "chosen_minus_other_auc": _plain(compare(values, chosen, "auc")),
+        "shown": shown,
+        "segments": by_segment(
+            segments(examples, wanted, cold), {role: values[name]["ndcg@10"] for role, name in shown.items()}
+        ),
+        "cold": cold_figures({role: orders[name] for role, name in shown.items()}, wanted, cold),
+        "calibration": {
+            row.scorer: reliability(_probabilities(fusion, row.scorer, orders), wanted.positive)._asdict()
+            for row in rows
+            if row.classification and (row.kind == "member" or row.scorer == chosen)
+        },
+        "recall_by_candidates": recall_by_candidates(examples, positive_grade),
+        "gains": gain_shares(members),
+        "variety": variety(orders, examples, len(space)),
     }
+    return dict(_without_nan(content))
 
 
-def _plain(intervals: Mapping[str, Interval]) -> dict[str, dict[str, float]]:
-    return {name: interval._asdict() for name, interval in intervals.items()}
+def recall_by_candidates(examples: Sequence[Example], positive_grade: float) -> list[dict[str, float]]:
+    """The share of all positives among the first candidates in recall order, by their number; recalled lists only."""
+    recalled = [e for e in examples if len(e.recall_scores)]
+    if not recalled:
+        return []
+    longest = max(len(e.rows) for e in recalled)
+    counts = sorted({*(k for k in _CANDIDATES if k < longest), longest})
+    shares = np.array([_recall_at(e, positive_grade, counts) for e in recalled])
+    return [{"candidates": k, **each._asdict()} for k, each in zip(counts, bootstrap(shares), strict=True)]
 
 
-def _ranking(scores: Sequence[Doubles], examples: Sequence[Example], positive_grade: float) -> dict[str, Interval]:
-    pairs = [
-        (s, e, e.grades >= positive_grade, int((e.missed >= positive_grade).sum()))
-        for s, e in zip(scores, examples, strict=True)
-    ]
-    values = {
-        "ndcg@10": [metrics.ndcg(s, e.grades, e.missed) for s, e, _, _ in pairs],
-        "mrr": [metrics.reciprocal_rank(s, p) if p.any() or m else np.nan for s, _, p, m in pairs],
-        **{f"recall@{k}": [metrics.recall(s, p, m, k) for s, _, p, m in pairs] for k in _RECALL_AT},
+def gain_shares(members: Members) -> dict[str, dict[str, float]]:
+    """Each booster's features by their share of its split gain, largest first."""
+    boosters = {name: value for name, value in vars(members).items() if isinstance(value, lgb.Booster)}
+    out = {}
+    for name, booster in boosters.items():
+        gains = np.asarray(booster.feature_importance("gain"), np.float64)
+        shares = gains / (gains.sum() or 1.0)
+        names = booster.feature_name()
+        out[name] = {names[i]: float(shares[i]) for i in np.argsort(-shares, kind="stable")}
+    return out
+
+
+def _kind(name: str, scorers: Sequence[str]) -> str:
+    if name not in scorers:
+        return "baseline"
+    return "member" if name in MEMBERS else "fusion"
+
+
+def _probabilities(fusion: Fusion, name: str, orders: Orders) -> Doubles:
+    return fusion.probabilities(name, np.concatenate(orders[name]))
+
+
+def _shown(rows: Sequence[Row], chosen: str) -> dict[str, str]:
+    """The orders that stand for all in the finer tables, by role."""
+    others = [row for row in rows if row.scorer not in (chosen, "random")]
+    best = {
+        f"best {kind}": max(mine, key=lambda row: row.metrics["ndcg@10"].mean).scorer
+        for kind in ("member", "baseline")
+        if (mine := [row for row in others if row.kind == kind])
     }
-    return {name: metrics.bootstrap(np.array(each)) for name, each in values.items()}
+    return {"chosen": chosen, **best, "random": "random"}
 
 
-def _classification(
-    scorer: str, scores: Sequence[Doubles], examples: Sequence[Example], positive_grade: float, fusion: Fusion
-) -> dict[str, float]:
-    """AUC and log loss over all rows; accuracy, recall and F1 at the threshold that validation chose."""
-    positive: Array = np.concatenate([e.grades for e in examples]) >= positive_grade
-    if positive.all() or not positive.any():
-        return {}
-    p = fusion.probabilities(scorer, np.concatenate(scores))
-    called = p >= fusion.thresholds[scorer]
-    return {
-        "auc": float(roc_auc_score(positive, p)),
-        "log_loss": float(log_loss(positive, np.clip(p, 1e-9, 1 - 1e-9))),
-        "threshold": float(fusion.thresholds[scorer]),
-        "accuracy": float(accuracy_score(positive, called)),
-        "recall": float(recall_score(positive, called)),
-        "f1": float(f1_score(positive, called)),
-    }
+def _recall_at(example: Example, positive_grade: float, counts: Sequence[int]) -> Doubles:
+    positive = example.grades >= positive_grade
+    total = int(positive.sum() + (example.missed >= positive_grade).sum())
+    if not total:
+        return np.full(len(counts), np.nan)
+    found = np.cumsum(positive[np.argsort(-example.recall_scores, kind="stable")])
+    return np.asarray(found[np.minimum(counts, len(found)) - 1] / total, np.float64)
+
+
+def _plain(figures: Mapping[str, Interval] | Mapping[str, Difference]) -> dict[str, dict[str, float]]:
+    return {name: figure._asdict() for name, figure in figures.items()}
+
+
+def _without_nan(content: Any) -> Any:
+    if isinstance(content, dict):
+        return {key: _without_nan(value) for key, value in content.items()}
+    if isinstance(content, list):
+        return [_without_nan(value) for value in content]
+    return None if isinstance(content, float) and math.isnan(content) else content

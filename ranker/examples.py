@@ -1,6 +1,7 @@
 """Replay the log in time order and note, at each request, the rows a ranker would have seen at that moment."""
 
 import zlib
+from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from enum import IntEnum
 from typing import NamedTuple
@@ -8,29 +9,33 @@ from typing import NamedTuple
 import numpy as np
 
 from indexer.arrays import Array, Doubles, Floats, Ints
-from indexer.index import Index
-from indexer.text import normalise
-from ranker import features, recall
+from indexer.text import normalise, query_key
+from ranker import features
 from ranker.behaviour import Behaviour
 from ranker.features import Catalogue, Context
 from ranker.history import Engagement
 from ranker.log import Request, graded
+from ranker.recall import Candidates, Retrieval
 from ranker.space import ProductSpace
+
+# Products that nobody judged, drawn from recall into each judged list that the members are fitted on: served lists are
+# nearly all of such products. Not from the first places, where many are relevant and were merely not judged.
+_UNJUDGED = 6
+_UNJUDGED_FROM = 50
 
 
 class Slice(IntEnum):
     """What a request is used for. Slices follow each other in time, or hold different queries; never parts of one."""
 
-    TOWER = 0  # fit the user tower
+    TOWER = 0  # fit the encoder, the user tower and the neighbours
     MEMBERS = 1  # fit the network and the trees
     CALIBRATE = 2  # stop their training, calibrate, fit alpha
     VALIDATE = 3  # choose the fusion and the thresholds
     TEST = 4  # report, nothing else
 
 
-# Where each slice after the first begins, as a share of the requests. Queries have no tower to fit.
-TIME_CUTS = (0.5, 0.8, 0.85, 0.9)
-QUERY_CUTS = (0.0, 0.7, 0.8, 0.9)
+# Where the last three slices of the judged queries begin, as a share of the queries.
+_QUERY_CUTS = (0.8, 0.85, 0.9)
 
 
 class Example(NamedTuple):
@@ -44,9 +49,17 @@ class Example(NamedTuple):
     recall_scores: Doubles
 
 
-def time_cuts(times: Array) -> list[float]:
+class Stage(NamedTuple):
+    """What features and recall read from `since` (Unix seconds) on: what counts neighbours is renewed now and then."""
+
+    since: float
+    catalogue: Catalogue
+    retrieval: Retrieval
+
+
+def time_cuts(times: Array, shares: Sequence[float]) -> list[float]:
     """The times at which the slices after the first begin."""
-    return [float(t) for t in np.quantile(times, TIME_CUTS)] if len(times) else []
+    return [float(t) for t in np.quantile(times, shares)] if len(times) else []
 
 
 def slice_of_time(time: float, cuts: Sequence[float]) -> Slice:
@@ -54,71 +67,82 @@ def slice_of_time(time: float, cuts: Sequence[float]) -> Slice:
     return Slice(int(np.searchsorted(cuts, time, side="right")))
 
 
-def slice_of_query(query: str, split: str | None) -> Slice:
+def slice_of_query(query: str, split: str | None, tower_share: float) -> Slice:
     """The slice of a judged query, by a hash of its text; a data set's own test split stays the test."""
     if split == "test":
         return Slice.TEST
-    share = zlib.crc32(normalise(query).casefold().encode()) % 10_000 / 10_000
-    return Slice(int(np.searchsorted(QUERY_CUTS, share, side="right")))
+    share = zlib.crc32(query_key(query).encode()) % 10_000 / 10_000
+    return Slice(bisect_right((tower_share, *_QUERY_CUTS), share))
 
 
 def replay(
     requests: Iterable[tuple[Request, Slice]],
     events: Iterator[Engagement],
     behaviour: Behaviour,
-    catalogue: Catalogue,
+    stages: Sequence[Stage],
     space: ProductSpace,
-    titles: Index,
     embed: Callable[[str], Floats],
-    candidates: int,
 ) -> Iterator[tuple[Slice, Example]]:
-    """An example for each request, which must come in time order, as `events` do.
+    """An example for each request, which must come in time order, as `events` and `stages` do.
 
     At a request, `behaviour` holds the events strictly before it, and no later one. Requests of the slice MEMBERS keep
     the positions they were logged with; all others are seen as serving sees them.
     """
+    for request, part, context, stage in moments(requests, events, behaviour, stages, space, embed):
+        example = _example(request, part, context, stage, behaviour)
+        if example is not None:
+            yield part, example
+
+
+def moments(
+    requests: Iterable[tuple[Request, Slice]],
+    events: Iterator[Engagement],
+    behaviour: Behaviour,
+    stages: Sequence[Stage],
+    space: ProductSpace,
+    embed: Callable[[str], Floats],
+) -> Iterator[tuple[Request, Slice, Context, Stage]]:
+    """Each request with its context and stage; while the caller holds one, `behaviour` is as of that request."""
+    begins = [stage.since for stage in stages]
     pending = next(events, None)
     for request, part in requests:
         while pending is not None and pending.time < request.time:
             behaviour.apply(pending)
             pending = next(events, None)
-        example = _example(request, part, behaviour, catalogue, space, titles, embed, candidates)
-        if example is not None:
-            yield part, example
+        yield (
+            request,
+            part,
+            space.context(
+                request.time,
+                behaviour.history(request.user),
+                normalise(request.query),
+                embed(normalise(request.query)) if request.query else None,
+                behaviour.disliked(request.user),
+            ),
+            stages[max(bisect_right(begins, request.time) - 1, 0)],
+        )
     if pending is not None:
         behaviour.apply(pending)
     behaviour.apply_all(events)
 
 
-def _example(
-    request: Request,
-    part: Slice,
-    behaviour: Behaviour,
-    catalogue: Catalogue,
-    space: ProductSpace,
-    titles: Index,
-    embed: Callable[[str], Floats],
-    candidates: int,
-) -> Example | None:
-    query = normalise(request.query)
-    history = behaviour.history(request.user)
-    context = space.context(request.time, history, query, embed(query) if query else None)
-    scores = np.empty(0)
-    rows = request.rows
+def _example(request: Request, part: Slice, context: Context, stage: Stage, behaviour: Behaviour) -> Example | None:
+    rows, scores, positions = request.rows, np.empty(0), None
     if rows is None:
-        found = _recalled(context, behaviour, space, titles, candidates)
+        found = stage.retrieval.recall(context, behaviour)
         rows, scores = found.rows, found.scores
-    grades, missed = graded(request, rows)
+    elif part is Slice.MEMBERS:
+        positions = request.positions
+        if context.query and positions is None:
+            rows = _with_unjudged(rows, stage.retrieval.recall(context, behaviour))
     if not len(rows):
         return None
-    positions = request.positions if part is Slice.MEMBERS else None
-    matrix = features.matrix(context, rows, catalogue, behaviour, positions)
+    grades, missed = graded(request, rows)
+    matrix = features.matrix(context, rows, stage.catalogue, behaviour, positions)
     return Example(context, rows, matrix, grades, missed, scores)
 
 
-def _recalled(
-    context: Context, behaviour: Behaviour, space: ProductSpace, titles: Index, candidates: int
-) -> recall.Candidates:
-    if context.query_vector is not None:
-        return recall.fuse([recall.for_vector(titles, context.query_vector, candidates, None)], candidates)
-    return recall.for_user(space.index, behaviour, context.history, context.user_vector, context.now, candidates, None)
+def _with_unjudged(rows: Ints, found: Candidates) -> Ints:
+    """A judged list and a few others: evenly spread, so that the same log gives the same list."""
+    others = np.setdiff1d(found.rows[_UNJUDGED_FROM:], rows)
+    return np.union1d(rows, others[np.linspace(0, len(others) - 1, min(_UNJUDGED, len(others))).astype(int)])

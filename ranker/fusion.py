@@ -1,52 +1,86 @@
 """Fusing the members' scores: calibrate each, then weigh them; alpha is found by gradient descent."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from scipy.special import expit
+from sklearn.isotonic import IsotonicRegression
 from sklearn.linear_model import LogisticRegression
-from torch.nn import functional as F
 
 from indexer.arrays import Array, Doubles
+from ranker.metrics import gains
+
+KINDS = ("weighted", "stacking", "residual", "rank")
+# The constant of reciprocal-rank fusion (Cormack et al., SIGIR 2009).
+_RRF = 60.0
 
 
 class Platt(NamedTuple):
-    """p = sigmoid(slope * score + offset) (Platt 1999)."""
+    """Log-odds of a score: slope * score + offset (Platt 1999)."""
 
     slope: float
     offset: float
 
+    def log_odds(self, scores: Array) -> Doubles:
+        """Calibrated log-odds of scores."""
+        return np.asarray(self.slope * scores + self.offset, np.float64)
+
     def __call__(self, scores: Array) -> Doubles:
         """Probabilities of scores."""
-        return np.asarray(expit(self.slope * scores + self.offset), np.float64)
+        return np.asarray(expit(self.log_odds(scores)), np.float64)
+
+
+class Isotonic(NamedTuple):
+    """A rising step function from scores to probabilities (Zadrozny and Elkan, KDD 2002), by its corners."""
+
+    scores: Sequence[float]
+    probabilities: Sequence[float]
+
+    def __call__(self, scores: Array) -> Doubles:
+        """Probabilities of scores, between the corners on a straight line."""
+        return np.interp(scores, self.scores, self.probabilities)
 
 
 class Fusion(NamedTuple):
-    """`weighted`: alpha p_network + (1 - alpha) p_trees; `stacking`: trees that read the network's logit.
+    """How the members' scores become one.
 
-    `calibration` and `thresholds` are by scorer: network, trees, weighted, stacking. A threshold is the probability
-    from which a row is called positive, chosen for the best F1 on the validation slice.
+    `weighted`: alpha z_network + (1 - alpha) z_trees on calibrated log-odds; `stacking`: trees that read the network's
+    logit; `residual`: trees that correct the network's logit; `rank`: reciprocal ranks, nothing fitted.
+    `log_odds` are the members' calibrations on one slice; `calibration` (to probabilities) and `thresholds` are by
+    scorer, fitted on a later one. A threshold is the probability from which a row is called positive, at the best F1.
     """
 
     kind: str
     alpha: float
-    calibration: Mapping[str, Platt]
+    log_odds: Mapping[str, Platt]
+    calibration: Mapping[str, Isotonic]
     thresholds: Mapping[str, float]
 
     def weighted(self, network: Doubles, trees: Doubles) -> Doubles:
         """The weighted score of the members' raw scores."""
-        return weigh(self.alpha, self.calibration["network"](network), self.calibration["trees"](trees))
+        return weigh(self.alpha, self.log_odds["network"].log_odds(network), self.log_odds["trees"].log_odds(trees))
 
     def probabilities(self, scorer: str, scores: Doubles) -> Doubles:
-        """Scores of `scorer` as probabilities; the weighted score is one already."""
-        return scores if scorer == "weighted" else self.calibration[scorer](scores)
+        """Raw scores of `scorer` as probabilities."""
+        return self.calibration[scorer](scores)
 
 
 def weigh(alpha: float, network: Doubles, trees: Doubles) -> Doubles:
     """r = alpha r1 + (1 - alpha) r2."""
     return alpha * network + (1.0 - alpha) * trees
+
+
+def by_rank(network: Doubles, trees: Doubles) -> Doubles:
+    """The sum of 1 / (60 + rank) of one list's two orders."""
+    return sum((1.0 / (_RRF + _ranks(scores)) for scores in (network, trees)), np.zeros(len(network)))
+
+
+def _ranks(scores: Doubles) -> Doubles:
+    ranks = np.empty(len(scores))
+    ranks[np.argsort(-scores, kind="stable")] = np.arange(1, len(scores) + 1)
+    return ranks
 
 
 def fit_platt(scores: Array, positive: Array) -> Platt:
@@ -58,19 +92,41 @@ def fit_platt(scores: Array, positive: Array) -> Platt:
     return Platt(float(fitted.coef_[0, 0]) / scale, float(fitted.intercept_[0]))
 
 
-def fit_alpha(network: Doubles, trees: Doubles, positive: Array, steps: int = 200) -> float:
-    """The alpha of least log loss, by gradient descent (Adam) on its logit; inputs are probabilities [rows]."""
-    p1, p2 = (torch.from_numpy(p) for p in (network, trees))
-    labels = torch.from_numpy(positive.astype(np.float64))
-    logit = torch.zeros((), dtype=torch.float64, requires_grad=True)
-    optimiser = torch.optim.Adam([logit], lr=0.1)
-    for _ in range(steps):
+def fit_isotonic(scores: Array, positive: Array) -> Isotonic:
+    """The rising function of least squared error on labelled rows."""
+    fitted = IsotonicRegression(y_min=0.0, y_max=1.0, out_of_bounds="clip").fit(scores, positive.astype(np.float64))
+    return Isotonic(fitted.X_thresholds_.tolist(), fitted.y_thresholds_.tolist())
+
+
+def fit_alpha(
+    network: Sequence[Doubles], trees: Sequence[Doubles], grades: Sequence[Doubles], steps: int = 200
+) -> float:
+    """The alpha that ranks best by gradient descent (Adam), on the members' calibrated log-odds of each list.
+
+    Loss: softmax cross-entropy of each list against its normalised gains (ListNet, Cao et al., ICML 2007); a scale of
+    the scores is fitted beside alpha, since the loss is not about their size.
+    """
+    z1, z2 = _padded(network, -1e4), _padded(trees, -1e4)
+    worth = _padded([gains(each) for each in grades], 0.0)
+    told = worth.sum(1) > 0
+    z1, z2, worth = z1[told], z2[told], worth[told] / worth[told].sum(1, keepdim=True)
+    logit, scale = (torch.zeros((), dtype=torch.float64, requires_grad=True) for _ in range(2))
+    optimiser = torch.optim.Adam([logit, scale], lr=0.1)
+    for _ in range(steps if len(worth) else 0):
         alpha = torch.sigmoid(logit)
-        loss = F.binary_cross_entropy((alpha * p1 + (1 - alpha) * p2).clamp(1e-9, 1 - 1e-9), labels)
+        scores = scale.exp() * (alpha * z1 + (1 - alpha) * z2)
+        loss = -(worth * scores.log_softmax(1)).sum(1).mean()
         optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         optimiser.step()
     return float(torch.sigmoid(logit).item())
+
+
+def _padded(lists: Sequence[Doubles], fill: float) -> torch.Tensor:
+    table = np.full((len(lists), max(map(len, lists), default=0)), fill)
+    for i, values in enumerate(lists):
+        table[i, : len(values)] = values
+    return torch.from_numpy(table)
 
 
 def best_threshold(probabilities: Doubles, positive: Array) -> float:

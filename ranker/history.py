@@ -5,9 +5,10 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 # Engagements kept of one user. A wholesale customer buys hundreds of products and buys them again.
-LONGEST = 500
+LONGEST = 1_000
 
-VIEW, CLICK, ADD_TO_CART, PURCHASE, RATING, RETURN = range(1, 7)
+# A rating below the positive ones is a dislike; it is no part of the history, but kept beside it.
+VIEW, CLICK, ADD_TO_CART, PURCHASE, RATING, RETURN, DISLIKE = range(1, 8)
 KINDS = {
     "view": VIEW,
     "click": CLICK,
@@ -19,12 +20,13 @@ KINDS = {
 
 
 class Engagement(NamedTuple):
-    """What one user did with one product (its row) at a time (Unix seconds). Of ratings only the positive are here."""
+    """What one user did with one product (its row) at a time (Unix seconds), after a query (its key) or none."""
 
     user: str | None
     row: int
     kind: int
     time: float
+    query: str = ""
 
 
 class History(NamedTuple):

@@ -1,18 +1,8 @@
-"""Ranking and classification metrics of one list, and their intervals over many."""
-
-from typing import NamedTuple
+"""Ranking metrics of one list: the plain definitions, which the arithmetic over many lists is tested against."""
 
 import numpy as np
 
 from indexer.arrays import Array, Doubles
-
-
-class Interval(NamedTuple):
-    """A mean and its 95 % bootstrap interval."""
-
-    mean: float
-    low: float
-    high: float
 
 
 def gains(grades: Array) -> Doubles:
@@ -48,16 +38,16 @@ def recall(scores: Array, positive: Array, missed: int, k: int) -> float:
     return float(positive[_ranking(scores)][:k].sum() / total) if total else float("nan")
 
 
+def hit(scores: Array, positive: Array, missed: int, k: int) -> float:
+    """1 where a positive is among the first k, else 0: their mean is HR@k. NaN where there is no positive."""
+    return float(positive[_ranking(scores)][:k].any()) if positive.any() or missed else float("nan")
+
+
+def auc(scores: Array, positive: Array) -> float:
+    """The chance that a positive is scored above a negative, ties half (Hanley and McNeil 1982). NaN without a pair."""
+    above = scores[positive][:, None] - scores[~positive][None, :]
+    return float((np.sign(above) + 1).mean() / 2) if above.size else float("nan")
+
+
 def _ranking(scores: Array) -> Array:
     return np.argsort(-scores, kind="stable")
-
-
-def bootstrap(values: Array, seed: int = 0, resamples: int = 1_000) -> Interval:
-    """The mean of per-request `values` (NaN left out) with its percentile interval (Efron and Tibshirani 1993)."""
-    values = values[~np.isnan(values)]
-    if not len(values):
-        return Interval(float("nan"), float("nan"), float("nan"))
-    rng = np.random.default_rng(seed)
-    means = [values[rng.integers(0, len(values), len(values))].mean() for _ in range(resamples)]
-    low, high = np.percentile(means, [2.5, 97.5])
-    return Interval(float(values.mean()), float(low), float(high))

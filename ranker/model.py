@@ -17,61 +17,95 @@ from indexer.errors import SnapshotError
 from indexer.snapshot import IndexSnapshot
 from indexer.store import Store, write_json
 from ranker import features, trees
+from ranker.covisited import load_covisited
 from ranker.features import Catalogue
-from ranker.fusion import Fusion, Platt
+from ranker.fusion import Fusion, Isotonic, Platt, by_rank
 from ranker.network import Network
 from ranker.products import product_table
+from ranker.recall import Retrieval
 from ranker.scoring import Scorable, network_input
 from ranker.space import ProductSpace, load_space
 
 _NETWORK = "network.safetensors"
 _TREES = "trees.txt"
 _STACKED = "trees_stacked.txt"
+_RESIDUAL = "trees_residual.txt"
 _FUSION = "fusion.json"
 _SCHEMA = "schema.json"
 REPORT = "report"
 
 
 class Scores(NamedTuple):
-    """One list's fused scores and its network logits, float64 [rows]."""
+    """One list's fused scores, float64 [rows], and its network logits, None where the network was left out."""
 
     fused: Doubles
-    network: Doubles
+    network: Doubles | None
 
 
 @dataclass(frozen=True)
 class Members:
-    """What is fitted on the MEMBERS slice, and how it is fused. `stacked` reads the network's logit as last column."""
+    """What is fitted on the MEMBERS slice, and how it is fused.
+
+    `stacked` reads the network's logit as its last column; `residual` is added to the network's log-odds.
+    """
 
     network: Network
     trees: lgb.Booster
     stacked: lgb.Booster
+    residual: lgb.Booster
     fusion: Fusion
 
-    def score(self, lists: Sequence[Scorable], space: Floats) -> list[Scores]:
-        """Scores of several lists in one pass through each member."""
+    def score(self, lists: Sequence[Scorable], space: Floats, *, skip_network: bool = False) -> list[Scores]:
+        """Scores of several lists in one pass through each member; without the network where there is no time for it.
+
+        The trees then rank alone: those that were fitted to do without the logit, where the fusion has such.
+        """
         if not lists:
             return []
+        lengths = [len(item.rows) for item in lists]
+        ends = np.cumsum(lengths)[:-1]
+        matrix = np.concatenate([item.features for item in lists])
+        if skip_network:
+            alone = self._without_network(matrix)
+            return [Scores(fused, None) for fused in np.split(alone, ends)]
         with torch.inference_mode():
             logits = self.network(network_input(lists, space)).numpy().astype(np.float64)
-        matrix = np.concatenate([item.features for item in lists])
-        if self.fusion.kind == "stacking":
-            fused = trees.score(self.stacked, stacked_features(matrix, logits))
-        else:
-            fused = self.fusion.weighted(logits, trees.score(self.trees, matrix))
-        ends = np.cumsum([len(item.rows) for item in lists])[:-1]
+        fused = self.fused(self.fusion.kind, matrix, logits, lengths)
         return [Scores(*parts) for parts in zip(np.split(fused, ends), np.split(logits, ends), strict=True)]
+
+    def fused(self, kind: str, matrix: Floats, logits: Doubles, lengths: Sequence[int]) -> Doubles:
+        """The scores of one fusion, whether or not it is the chosen one, on the rows of some lists."""
+        if kind == "stacking":
+            return trees.score(self.stacked, stacked_features(matrix, logits))
+        if kind == "residual":
+            return self.start(logits) + trees.score(self.residual, matrix)
+        plain = trees.score(self.trees, matrix)
+        if kind == "weighted":
+            return self.fusion.weighted(logits, plain)
+        ends = np.cumsum(lengths)[:-1]
+        return np.concatenate(
+            [by_rank(*pair) for pair in zip(np.split(logits, ends), np.split(plain, ends), strict=True)]
+        )
+
+    def start(self, logits: Doubles) -> Doubles:
+        """What the residual trees start from."""
+        return self.fusion.log_odds["network"].log_odds(logits)
 
     def tree_scores(self, matrix: Floats) -> Doubles:
         """The plain ranker's scores of a few rows, to show them."""
         return trees.score(self.trees, matrix)
 
+    def _without_network(self, matrix: Floats) -> Doubles:
+        if self.fusion.kind == "stacking":
+            return trees.score(self.stacked, stacked_features(matrix, np.full(len(matrix), np.nan)))
+        return trees.score(self.trees, matrix)
+
     def save(self, folder: Path) -> None:
         """Write the members, the fusion and the feature schema."""
         save_file(self.network.state_dict(), folder / _NETWORK)
-        self.trees.save_model(folder / _TREES)
-        self.stacked.save_model(folder / _STACKED)
-        write_json(folder / _FUSION, self.fusion._asdict())
+        for booster, name in ((self.trees, _TREES), (self.stacked, _STACKED), (self.residual, _RESIDUAL)):
+            booster.save_model(folder / name)
+        write_json(folder / _FUSION, _plain(self.fusion))
         write_json(folder / _SCHEMA, {"fingerprint": features.fingerprint(), "features": features.NAMES})
 
 
@@ -89,6 +123,7 @@ class Model:
     space: ProductSpace
     members: Members
     catalogue: Catalogue
+    retrieval: Retrieval
 
 
 def load_model(store: Store, name: str, snapshot: IndexSnapshot, config: IndexerConfig) -> Model:
@@ -103,9 +138,16 @@ def load_model(store: Store, name: str, snapshot: IndexSnapshot, config: Indexer
         network.eval(),
         lgb.Booster(model_file=folder / _TREES),
         lgb.Booster(model_file=folder / _STACKED),
+        lgb.Booster(model_file=folder / _RESIDUAL),
         _load_fusion(folder / _FUSION),
     )
-    return Model(name, manifest, space, members, Catalogue(product_table(snapshot), space.vectors))
+    covisited = load_covisited(folder)
+    catalogue = Catalogue(product_table(snapshot), snapshot.lexical, space.vectors, covisited)
+    recalled = manifest["recall"]
+    retrieval = Retrieval(
+        snapshot.index, snapshot.lexical, space.index, covisited, recalled["candidates"], recalled["weights"]
+    )
+    return Model(name, manifest, space, members, catalogue, retrieval)
 
 
 def _check(manifest: Mapping[str, Any], schema: Mapping[str, Any], name: str, snapshot: IndexSnapshot) -> None:
@@ -127,7 +169,17 @@ def _check(manifest: Mapping[str, Any], schema: Mapping[str, Any], name: str, sn
         )
 
 
+def _plain(fusion: Fusion) -> dict[str, Any]:
+    calibration = {scorer: isotonic._asdict() for scorer, isotonic in fusion.calibration.items()}
+    return fusion._asdict() | {"calibration": calibration}
+
+
 def _load_fusion(path: Path) -> Fusion:
     raw = json.loads(path.read_text())
-    calibration = {scorer: Platt(*values) for scorer, values in raw["calibration"].items()}
-    return Fusion(raw["kind"], raw["alpha"], calibration, raw["thresholds"])
+    return Fusion(
+        raw["kind"],
+        raw["alpha"],
+        {scorer: Platt(*values) for scorer, values in raw["log_odds"].items()},
+        {scorer: Isotonic(**corners) for scorer, corners in raw["calibration"].items()},
+        raw["thresholds"],
+    )

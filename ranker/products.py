@@ -9,16 +9,27 @@ import pyarrow.compute as pc
 
 from indexer.arrays import Doubles, Floats, Ints
 from indexer.snapshot import IndexSnapshot, TokenLists
+from indexer.text import token_hashes
+
+# Prices fall into so many bands of equal size.
+_BANDS = 10
+
+# The words of a brand or category: of code i, `hashes[offsets[i]:offsets[i + 1]]`.
+Words = TokenLists
 
 
 class ProductTable(NamedTuple):
-    """Arrays by product row; NaN or -1 where the catalogue says nothing."""
+    """Arrays by product row; NaN or -1 where the catalogue says nothing. `numbers` counts a title's numbers."""
 
     vectors: Floats
     log_price: Doubles
+    price_band: Ints
     in_stock: Doubles
     brand: Ints
+    brand_words: Words
     category: Ints
+    category_words: Words
+    numbers: Doubles
     tokens: TokenLists
     vocabulary: Ints
     idf: Doubles
@@ -40,12 +51,19 @@ def product_table(snapshot: IndexSnapshot) -> ProductTable:
     """The table of an index."""
     products, tokens = snapshot.products, snapshot.tokens
     vocabulary, idf = _idf(tokens, len(snapshot))
+    brand, brand_words = _codes(products, "brand")
+    category, category_words = _codes(products, "category")
+    log_price = np.log1p(_numbers(products, "price"))
     return ProductTable(
         vectors=snapshot.vectors,
-        log_price=np.log1p(_numbers(products, "price")),
+        log_price=log_price,
+        price_band=_bands(log_price),
         in_stock=_numbers(products, "in_stock"),
-        brand=_codes(products, "brand"),
-        category=_codes(products, "category"),
+        brand=brand,
+        brand_words=brand_words,
+        category=category,
+        category_words=category_words,
+        numbers=_count_numbers(products),
         tokens=tokens,
         vocabulary=vocabulary,
         idf=idf,
@@ -65,8 +83,24 @@ def _numbers(products: pa.Table, column: str) -> Doubles:
     return np.asarray(values.to_numpy())
 
 
-def _codes(products: pa.Table, column: str) -> Ints:
-    """A number for each distinct text, -1 for none."""
+def _count_numbers(products: pa.Table) -> Doubles:
+    counts = pc.count_substring_regex(products.column("title"), r"\d+(?:[./]\d+)*")
+    return np.asarray(counts.to_numpy(), np.float64)
+
+
+def _bands(log_price: Doubles) -> Ints:
+    """The price band of every product, by quantiles; -1 where there is no price."""
+    known = np.isfinite(log_price)
+    if not known.any():
+        return np.full(len(log_price), -1, np.int64)
+    edges = np.quantile(log_price[known], np.arange(1, _BANDS) / _BANDS)
+    return np.where(known, np.searchsorted(edges, log_price, side="right"), -1)
+
+
+def _codes(products: pa.Table, column: str) -> tuple[Ints, Words]:
+    """A number for each distinct text, -1 for none, and the words of each text."""
     encoded: Any = products.column(column).combine_chunks().dictionary_encode()
     indices: Sequence[int] = pc.fill_null(encoded.indices, -1).to_numpy(zero_copy_only=False)
-    return np.asarray(indices, np.int64)
+    lists = [token_hashes(text) for text in encoded.dictionary.to_pylist()]
+    offsets = np.cumsum([0, *map(len, lists)], dtype=np.int64)
+    return np.asarray(indices, np.int64), Words(np.concatenate([np.empty(0, np.int64), *lists]), offsets)

@@ -1,17 +1,23 @@
-"""Candidates for a request: recall channels, fused by reciprocal rank. Training and serving draw lists from here."""
+"""Candidates for a request: channels, fused by weighted reciprocal rank. Training and serving draw lists here."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from indexer.arrays import Doubles, Floats, Ints, Mask
 from indexer.index import NOTHING, Index
-from ranker.behaviour import Behaviour
+from indexer.lexical import LexicalIndex
+from ranker.behaviour import MONTH, Behaviour
+from ranker.covisited import Covisited
+from ranker.features import Context
 from ranker.history import History
 
 # The constant of reciprocal-rank fusion (Cormack et al., SIGIR 2009).
 _RRF = 60.0
+
+# What a channel's reciprocal ranks count; a channel that is not named counts 1.
+Weights = Mapping[str, float]
 
 
 class Channel(NamedTuple):
@@ -30,6 +36,73 @@ class Candidates(NamedTuple):
     channels: Sequence[Channel]
 
 
+class Retrieval(NamedTuple):
+    """What the channels search, how many candidates are kept, and the weights of the channels by kind of request."""
+
+    titles: Index
+    lexical: LexicalIndex
+    products: Index
+    covisited: Covisited
+    candidates: int
+    weights: Mapping[str, Weights]
+
+    def channels(self, context: Context, behaviour: Behaviour, mask: Mask | None = None) -> list[Channel]:
+        """What each channel proposes for one request."""
+        k = self.candidates
+        if context.query_vector is None:
+            return for_user(self.products, self.covisited, behaviour, context, k, mask)
+        return for_query(self.titles, self.lexical, behaviour, context, context.query_vector, k, mask)
+
+    def recall(self, context: Context, behaviour: Behaviour, mask: Mask | None = None) -> Candidates:
+        """The fused candidates of one request."""
+        weights = self.weights.get(kind_of(context))
+        return fuse(self.channels(context, behaviour, mask), self.candidates, weights)
+
+
+def kind_of(context: Context) -> str:
+    """What a request asks by: `query` or `user`."""
+    return "user" if context.query_vector is None else "query"
+
+
+def for_query(
+    titles: Index,
+    lexical: LexicalIndex,
+    behaviour: Behaviour,
+    context: Context,
+    vector: Floats,
+    k: int,
+    mask: Mask | None,
+) -> list[Channel]:
+    """The channels of a query: titles near its vector, titles that share its words, and what it led to before.
+
+    A query without text (only a vector was given) has the first channel alone.
+    """
+    channels = [for_vector(titles, vector, k, mask)]
+    if context.query:
+        matches = lexical.search(context.query, k, mask)
+        channels.append(Channel("lexical", matches.rows, matches.scores))
+    if after := behaviour.after_query(context.query_key):
+        rows = np.fromiter(after, np.int64, len(after))
+        channels.append(_best("engaged", rows, np.fromiter(after.values(), np.float64, len(after)), k, mask))
+    return channels
+
+
+def for_user(
+    products: Index, covisited: Covisited, behaviour: Behaviour, context: Context, k: int, mask: Mask | None
+) -> list[Channel]:
+    """The channels of a user: near the user vector, visited together with the history, the history itself, and popular.
+
+    For a stranger only what is popular is left.
+    """
+    channels = []
+    if context.user_vector is not None:
+        channels.append(for_vector(products, context.user_vector, k, mask, "user"))
+    if context.history.rows:
+        channels.append(for_neighbours(covisited, context.history, k, mask))
+        channels.append(for_history(context.history, k, mask))
+    return [*channels, for_everyone(behaviour, context.now, k, mask)]
+
+
 def for_vector(index: Index, vector: Floats, k: int, mask: Mask | None, name: str = "dense") -> Channel:
     """The k products of `index` nearest to `vector` [dimensions]."""
     found = index.search(np.asarray(vector, np.float32)[None], k, mask)
@@ -37,46 +110,46 @@ def for_vector(index: Index, vector: Floats, k: int, mask: Mask | None, name: st
     return Channel(name, found.rows[0][kept], found.scores[0][kept].astype(np.float64))
 
 
+def for_neighbours(covisited: Covisited, history: History, k: int, mask: Mask | None) -> Channel:
+    """The products most visited together with the newest of a history, itself left out."""
+    found, weights = covisited.spread(history)
+    rows, where = np.unique(found, return_inverse=True)
+    scores = np.bincount(where, weights, minlength=len(rows)).astype(np.float64)
+    fresh = ~np.isin(rows, history.rows)
+    return _best("covisited", rows[fresh], scores[fresh], k, mask)
+
+
 def for_history(history: History, k: int, mask: Mask | None) -> Channel:
     """The products a user engaged with, most often first and, among equals, latest first."""
-    rows, counts = np.unique(np.array(history.rows, np.int64), return_counts=True)
-    last = dict(zip(history.rows, history.times, strict=True))
-    order = sorted(range(len(rows)), key=lambda i: (-counts[i], -last[int(rows[i])]))
-    ranked, scores = rows[order], counts[order].astype(np.float64)
+    rows, where, counts = np.unique(np.array(history.rows, np.int64), return_inverse=True, return_counts=True)
+    last = np.zeros(len(rows))
+    np.maximum.at(last, where, np.array(history.times))
+    order = np.lexsort((rows, -last, -counts))
     if mask is not None:
-        ranked, scores = ranked[mask[ranked]], scores[mask[ranked]]
-    return Channel("history", ranked[:k], scores[:k])
+        order = order[mask[rows[order]]]
+    return Channel("history", rows[order][:k], counts[order][:k].astype(np.float64))
 
 
 def for_everyone(behaviour: Behaviour, now: float, k: int, mask: Mask | None) -> Channel:
     """The most popular products."""
     rows = behaviour.most_popular(k, mask)
-    return Channel("popular", rows, behaviour.popularity(rows, now)[-1])
+    return Channel("popular", rows, behaviour.popularity(rows, now)[MONTH])
 
 
-def for_user(
-    products: Index,
-    behaviour: Behaviour,
-    history: History,
-    user_vector: Floats | None,
-    now: float,
-    k: int,
-    mask: Mask | None,
-) -> Candidates:
-    """At most k candidates: near the user vector, engaged with before, and popular; for a stranger all are popular."""
-    if user_vector is None and not history.rows:
-        return fuse([for_everyone(behaviour, now, k, mask)], k)
-    channels = [for_history(history, k // 2, mask), for_everyone(behaviour, now, k // 2, mask)]
-    if user_vector is not None:
-        channels.insert(0, for_vector(products, user_vector, k, mask, "user"))
-    return fuse(channels, k)
-
-
-def fuse(channels: Sequence[Channel], k: int) -> Candidates:
-    """At most k distinct rows by reciprocal-rank fusion: the sum of 1 / (60 + rank) over the channels."""
+def fuse(channels: Sequence[Channel], k: int, weights: Weights | None = None) -> Candidates:
+    """At most k distinct rows by weighted reciprocal-rank fusion: the sum of w / (60 + rank) over the channels."""
+    weights = weights or {}
     rows = np.concatenate([channel.rows for channel in channels]) if channels else np.empty(0, np.int64)
-    ranks = np.concatenate([np.arange(1, len(channel.rows) + 1) for channel in channels]) if channels else rows
+    parts = [weights.get(c.name, 1.0) / (_RRF + np.arange(1, len(c.rows) + 1)) for c in channels]
     distinct, where = np.unique(rows, return_inverse=True)
-    scores = np.bincount(where, 1.0 / (_RRF + ranks), minlength=len(distinct)).astype(np.float64)
+    shares = np.concatenate(parts) if parts else np.empty(0)
+    scores = np.bincount(where, shares, minlength=len(distinct)).astype(np.float64)
     order = np.lexsort((distinct, -scores))[:k]
     return Candidates(distinct[order], scores[order], channels)
+
+
+def _best(name: str, rows: Ints, scores: Doubles, k: int, mask: Mask | None) -> Channel:
+    if mask is not None:
+        rows, scores = rows[mask[rows]], scores[mask[rows]]
+    order = np.lexsort((rows, -scores))[:k]
+    return Channel(name, rows[order], scores[order])

@@ -12,8 +12,9 @@ from indexer.config import IndexerConfig
 from indexer.dense import DenseIndex, chosen_kind, open_index
 from indexer.exact import ExactIndex
 from indexer.index import Index
+from indexer.text import query_key
 from ranker.features import Context
-from ranker.history import History
+from ranker.history import EMPTY, History
 from ranker.user_tower import UserTower, in_space, user_vector
 
 _TOWER = "user_tower.safetensors"
@@ -29,12 +30,21 @@ class ProductSpace:
     vectors: Floats
     index: Index
 
-    def context(self, now: float, history: History, query: str = "", query_vector: Floats | None = None) -> Context:
+    def context(
+        self,
+        now: float,
+        history: History,
+        query: str = "",
+        query_vector: Floats | None = None,
+        disliked: History = EMPTY,
+    ) -> Context:
         """One request's context: training and serving both make it here."""
         return Context(
             now=now,
             history=history,
+            disliked=disliked,
             query=query,
+            query_key=query_key(query),
             query_vector=query_vector,
             query_in_space=None if query_vector is None else in_space(self.projection, query_vector),
             user_vector=self._user_vector(history, now),

@@ -1,15 +1,14 @@
 """The training: log and judgments -> examples -> members -> fusion -> report -> a published model."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import polars as pl
 import torch
 
-from indexer.arrays import Array, Doubles, Floats
 from indexer.canonical import EVENTS
 from indexer.config import IndexerConfig
 from indexer.device import choose, one_thread
@@ -17,40 +16,23 @@ from indexer.encoder import Encoder
 from indexer.errors import InputError
 from indexer.snapshot import IndexSnapshot
 from indexer.store import Store, write_json
-from ranker import evaluate, features, log, trees
-from ranker.behaviour import Behaviour
+from ranker import evaluate, features, log
 from ranker.config import RankerConfig
-from ranker.examples import Example, Slice, replay, slice_of_query, slice_of_time, time_cuts
-from ranker.features import Catalogue
-from ranker.fusion import Fusion, best_threshold, fit_alpha, fit_platt
-from ranker.log import Request
-from ranker.model import REPORT, Members, Model, stacked_features
-from ranker.products import product_table
+from ranker.covisited import fit_covisited
+from ranker.examples import Example, Slice, slice_of_query, slice_of_time, time_cuts
+from ranker.fit import fit_members
+from ranker.log import Request, Sources
+from ranker.model import REPORT, Model
+from ranker.report import write_report
 from ranker.space import ProductSpace, make_space
-from ranker.train_network import fit_network, logits
+from ranker.stages import Prepared, fit_recall, make_stages, slice_examples, with_weights
 from ranker.train_tower import fit_tower
 from ranker.user_tower import principal_projection
 
 # Requests with a gain that a slice needs, below which its figures would be noise.
 _FEWEST = 20
-_FOLDS = 2
 
 Say = Callable[[str], None]
-
-
-class Sources(NamedTuple):
-    """What is learnt from: canonical events (with the journal's) and judgments, either of which may be None."""
-
-    events: pl.DataFrame | None
-    judgments: pl.DataFrame | None
-
-
-class Prepared(NamedTuple):
-    """Requests by slice in time order, the engagements to replay, and where the slices begin."""
-
-    requests: list[tuple[Request, Slice]]
-    engagements: pl.DataFrame
-    cuts: list[float]
 
 
 def train(
@@ -67,24 +49,30 @@ def train(
     device = choose(config.device)
     prepared = prepare(sources, snapshot, config)
     space = _fit_space(prepared, snapshot, config, indexing, device, say)
-    catalogue = Catalogue(product_table(snapshot), space.vectors)
+    stages = make_stages(prepared, snapshot, space, config, {})
     with one_thread():
-        slices = slice_examples(prepared, catalogue, space, snapshot, encoder, config, say)
+        weights = fit_recall(prepared, stages, space, snapshot, encoder, config, say)
+        stages = with_weights(stages, weights)
+        slices = slice_examples(prepared, stages, space, snapshot, encoder, say)
     _check_lengths(slices)
-    members = _fit_members(slices, space.vectors, config, device, say)
+    members = fit_members(slices, space.vectors, config, device, say)
     say("evaluate on the test slice")
     figures = evaluate.report(members, slices[Slice.TEST], space.vectors, config.positive_grade)
 
     def fill(folder: Path) -> Mapping[str, Any]:
         members.save(folder)
+        # What is served has seen the whole log, as a server's histories have.
+        fit_covisited(prepared.engagements, len(snapshot)).save(folder)
         (folder / REPORT).mkdir()
         write_json(folder / REPORT / "report.json", figures)
+        write_report(figures, folder / REPORT / "report.html")
         return {
             "index": snapshot.id,
             "encoder": snapshot.encoder_fingerprint,
             "schema": features.fingerprint(),
             "space": space.save(folder),
             "fusion": members.fusion.kind,
+            "recall": {"candidates": config.candidates, "weights": weights},
             "learnt": _learnt(slices[Slice.MEMBERS]),
             "cuts": prepared.cuts,
             "requests": {part.name.lower(): len(slices[part]) for part in Slice},
@@ -101,10 +89,9 @@ def evaluate_again(
     """The report of a trained model on what was kept from its training, and on whatever was logged since."""
     prepared = prepare(sources, snapshot, config, model.manifest["cuts"])
     tests = [item for item in prepared.requests if item[1] is Slice.TEST]
+    stages = make_stages(prepared, snapshot, model.space, config, model.manifest["recall"]["weights"])
     with one_thread():
-        slices = slice_examples(
-            prepared._replace(requests=tests), model.catalogue, model.space, snapshot, encoder, config, say
-        )
+        slices = slice_examples(prepared._replace(requests=tests), stages, model.space, snapshot, encoder, say)
     if not slices[Slice.TEST]:
         raise InputError("Nothing to evaluate on: the log holds no request with something wanted after the last cut.")
     return evaluate.report(model.members, slices[Slice.TEST], model.space.vectors, config.positive_grade)
@@ -115,40 +102,24 @@ def prepare(
 ) -> Prepared:
     """Requests and engagements of the sources; `cuts` are a trained model's, else they are taken from the requests."""
     row_of = snapshot.row_of
+    tuned = snapshot.manifest["encoder"].get("tuned", {})
     events = sources.events if sources.events is not None else pl.DataFrame(schema=EVENTS)
     found = log.engagements(events, row_of, config.positive_rating)
-    requests = [*log.shown_requests(events, found, row_of), *log.basket_requests(events, found)]
-    requests.sort(key=lambda request: request.time)
-    where = time_cuts(np.array([request.time for request in requests])) if cuts is None else list(cuts)
+    requests = log.requests(events, found, row_of, config)
+    times = np.array([request.time for request in requests])
+    where = time_cuts(times, config.time_cuts) if cuts is None else list(cuts)
+    if where and where[0] < tuned.get("events_before", -np.inf):
+        raise InputError(
+            "The encoder was tuned on events after the first of ranker.time_cuts: figures would be too good. "
+            "Tune it again: `vitrine train encoder`."
+        )
     parts = [(request, slice_of_time(request.time, where)) for request in requests]
     if sources.judgments is not None:
         end = float(found["time"].max() or 0.0) if len(found) else time.time()  # type: ignore[arg-type]
         judged = log.judged_requests(sources.judgments, row_of, end)
-        parts += [(request, slice_of_query(request.query, split)) for request, split in judged]
+        share = tuned.get("queries_below", 0.0)
+        parts += [(request, slice_of_query(request.query, split, share)) for request, split in judged]
     return Prepared(_thinned(parts, config.most_requests), found, where)
-
-
-def slice_examples(
-    prepared: Prepared,
-    catalogue: Catalogue,
-    space: ProductSpace,
-    snapshot: IndexSnapshot,
-    encoder: Encoder,
-    config: RankerConfig,
-    say: Say,
-) -> dict[Slice, list[Example]]:
-    """Replay the log; returns the examples that have something wanted, by slice."""
-    slices: dict[Slice, list[Example]] = {part: [] for part in Slice}
-    requests = [(request, part) for request, part in prepared.requests if part is not Slice.TOWER]
-    embed = _one_by_one(encoder)
-    events = log.folding(prepared.engagements)
-    behaviour = Behaviour(len(snapshot))
-    made = replay(requests, events, behaviour, catalogue, space, snapshot.index, embed, config.candidates)
-    for part, example in _told(made, len(requests), say):
-        # A list without anything wanted teaches a ranker nothing, but its miss counts in the report.
-        if (example.grades > 0).any() or (part is Slice.TEST and len(example.missed)):
-            slices[part].append(example)
-    return slices
 
 
 def _learnt(fitted: Sequence[Example]) -> list[str]:
@@ -165,26 +136,6 @@ def _check_lengths(slices: Mapping[Slice, list[Example]]) -> None:
                 f"Cannot train: the slice {part.name.lower()} has {len(slices[part])} requests with something wanted, "
                 f"{_FEWEST} are needed. Set ranker.events or ranker.judgments to a longer log, or wait for more events."
             )
-
-
-def _told(made: Iterator[tuple[Slice, Example]], total: int, say: Say) -> Iterator[tuple[Slice, Example]]:
-    step = max(total // 5, 1)
-    for i, item in enumerate(made, 1):
-        if i % step == 0:
-            say(f"examples: {i:,} of {total:,} requests replayed")
-        yield item
-
-
-def _one_by_one(encoder: Encoder) -> Callable[[str], Floats]:
-    """Embeds a query alone, as a lone request does: a batch's padding changes the last bits of a compiled model."""
-    known: dict[str, Floats] = {}
-
-    def embed(query: str) -> Floats:
-        if query not in known:
-            known[query] = encoder.encode([query])[0]
-        return known[query]
-
-    return embed
 
 
 def _thinned(parts: list[tuple[Request, Slice]], most: int) -> list[tuple[Request, Slice]]:
@@ -214,72 +165,3 @@ def _fit_space(
     projected = np.asarray(snapshot.vectors @ projection.T)
     norms = np.maximum(np.linalg.norm(projected, axis=1, keepdims=True), 1e-12)
     return make_space(None, projection, np.asarray(projected / norms, np.float32), indexing)
-
-
-def _fit_members(
-    slices: Mapping[Slice, list[Example]], space: Floats, config: RankerConfig, device: torch.device, say: Say
-) -> Members:
-    fit, later = slices[Slice.MEMBERS], slices[Slice.CALIBRATE]
-    network = fit_network(fit, later, space, config, device, say)
-    say("trees")
-    plain = trees.fit_trees(_rows(fit), _rows(later), features.NAMES, config)
-    say("stacking: the DNN's out-of-fold logits, then trees that read them")
-    outside = _out_of_fold(fit, later, space, config, device)
-    later_logits = logits(network, later, space, torch.device("cpu"))
-    stacked = trees.fit_trees(
-        _rows(fit, outside), _rows(later, later_logits), [*features.NAMES, "network_logit"], config
-    )
-    unfused = Members(network, plain, stacked, Fusion("weighted", 0.5, {}, {}))
-    return Members(network, plain, stacked, _fit_fusion(unfused, slices, space, config, say))
-
-
-def _rows(examples: Sequence[Example], extra: Sequence[Doubles] | None = None) -> tuple[Floats, Array, list[int]]:
-    """Features, grades and list lengths of all examples, with one more column where `extra` is given."""
-    matrix = np.concatenate([example.features for example in examples])
-    if extra is not None:
-        matrix = stacked_features(matrix, np.concatenate(extra))
-    return matrix, np.concatenate([example.grades for example in examples]), [len(example.rows) for example in examples]
-
-
-def _out_of_fold(
-    fit: Sequence[Example], later: Sequence[Example], space: Floats, config: RankerConfig, device: torch.device
-) -> list[Doubles]:
-    """Logits of each list by a network that was not fitted on it; a fold is a block of whole requests."""
-    out: list[Doubles] = []
-    for block in np.array_split(np.arange(len(fit)), _FOLDS):
-        rest = [example for i, example in enumerate(fit) if i < block[0] or i > block[-1]]
-        network = fit_network(rest, later, space, config, device, lambda _: None)
-        held_out = [e._replace(features=features.unplaced(e.features)) for e in fit[block[0] : block[-1] + 1]]
-        out += logits(network, held_out, space, torch.device("cpu"))
-    return out
-
-
-def _fit_fusion(
-    members: Members, slices: Mapping[Slice, list[Example]], space: Floats, config: RankerConfig, say: Say
-) -> Fusion:
-    """Calibrate and weigh on CALIBRATE, choose by NDCG@10 on VALIDATE."""
-    calibrate, validate = slices[Slice.CALIBRATE], slices[Slice.VALIDATE]
-    network = np.concatenate(logits(members.network, calibrate, space, torch.device("cpu")))
-    matrix, grades, _ = _rows(calibrate)
-    positive = grades >= config.positive_grade
-    plain = trees.score(members.trees, matrix)
-    calibration = {
-        "network": fit_platt(network, positive),
-        "trees": fit_platt(plain, positive),
-        "stacking": fit_platt(trees.score(members.stacked, stacked_features(matrix, network)), positive),
-    }
-    alpha = fit_alpha(calibration["network"](network), calibration["trees"](plain), positive)
-    fusion = Fusion("weighted", alpha, calibration, {})
-    scores = evaluate.scores_of(Members(members.network, members.trees, members.stacked, fusion), validate, space)
-    quality = {
-        kind: float(np.nanmean(evaluate.per_request_ndcg(scores[kind], validate))) for kind in ("weighted", "stacking")
-    }
-    chosen = max(quality, key=lambda kind: quality[kind])
-    told = ", ".join(f"{kind} {value:.4f}" for kind, value in quality.items())
-    say(f"fusion: {chosen} (validation NDCG@10: {told}; alpha {alpha:.3f})")
-    wanted = np.concatenate([example.grades for example in validate]) >= config.positive_grade
-    thresholds = {
-        name: best_threshold(fusion.probabilities(name, np.concatenate(scores[name])), wanted)
-        for name in evaluate.SCORERS
-    }
-    return Fusion(chosen, alpha, calibration, thresholds)

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from indexer.arrays import Floats
 from ranker.config import RankerConfig
-from ranker.history import RETURN
+from ranker.history import DISLIKE, RETURN
 from ranker.user_tower import RECENT, UserTower, age_buckets, principal_projection
 
 # Fewer histories with something after them than this teach nothing.
@@ -83,8 +83,8 @@ def fit_tower(
 
 
 def _histories(engagements: pl.DataFrame) -> _Histories:
-    # A served history holds no returns, and nobody wants a return recommended.
-    chosen = pl.col("user_id").is_not_null() & (pl.col("kind") != RETURN)
+    # A served history holds no returns and no dislikes, and nobody wants either recommended.
+    chosen = pl.col("user_id").is_not_null() & ~pl.col("kind").is_in([RETURN, DISLIKE])
     known = engagements.filter(chosen).sort(["user_id", "time"], maintain_order=True)
     rows, kinds, times = (known[name].to_numpy() for name in ("row", "kind", "time"))
     users = known["user_id"].rle_id().to_numpy()

@@ -1,6 +1,7 @@
 """The LightGBM ranker: LambdaMART over the feature matrix."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import lightgbm as lgb
 import numpy as np
@@ -11,18 +12,22 @@ from ranker.features import unplaced
 from ranker.metrics import gains
 
 
-def fit_trees(
-    train: tuple[Floats, Array, Sequence[int]],
-    later: tuple[Floats, Array, Sequence[int]],
-    names: Sequence[str],
-    config: RankerConfig,
-) -> lgb.Booster:
-    """LambdaMART (Burges 2010) on (features, grades, list lengths), stopped where NDCG@10 on `later` is best.
+class Rows(NamedTuple):
+    """All rows of some lists: features, grades, the lists' lengths, and scores that the trees are to correct."""
+
+    features: Floats
+    grades: Array
+    lengths: Sequence[int]
+    start: Doubles | None = None
+
+
+def fit_trees(train: Rows, later: Rows, names: Sequence[str], config: RankerConfig) -> lgb.Booster:
+    """LambdaMART (Burges 2010) on `train`, stopped where NDCG@10 on `later` is best.
 
     Where `train` holds the places its rows were shown at, LightGBM estimates a bias for each place beside the trees
     (lambdarank with positions), and the trees themselves see every row at the first place, as in serving.
     """
-    levels = np.unique(np.concatenate([train[1], later[1]]))
+    levels = np.unique(np.concatenate([train.grades, later.grades]))
     parameters = {
         "objective": "lambdarank",
         "metric": "ndcg",
@@ -32,7 +37,7 @@ def fit_trees(
         "learning_rate": 0.05,
         "num_leaves": config.leaves,
         "min_data_in_leaf": 50,
-        "feature_fraction": 0.8,
+        "feature_fraction": 0.6,
         "bagging_fraction": 0.8,
         "bagging_freq": 1,
         "lambda_l2": 1.0,
@@ -42,10 +47,16 @@ def fit_trees(
         "verbosity": -1,
     }
     sets = [
-        lgb.Dataset(unplaced(x), np.searchsorted(levels, grades), group=np.array(lengths), feature_name=list(names))
-        for x, grades, lengths in (train, later)
+        lgb.Dataset(
+            unplaced(rows.features),
+            np.searchsorted(levels, rows.grades),
+            group=np.array(rows.lengths),
+            init_score=rows.start,
+            feature_name=list(names),
+        )
+        for rows in (train, later)
     ]
-    places = np.rint(np.exp(train[0][:, list(names).index("position")])).astype(np.int64)
+    places = np.rint(np.exp(train.features[:, list(names).index("position")])).astype(np.int64)
     if np.ptp(places) > 0:
         sets[0].set_position(places)
     stop = lgb.early_stopping(40, verbose=False)

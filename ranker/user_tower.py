@@ -68,8 +68,8 @@ class _Mix(nn.Module):
 class UserTower(nn.Module):
     """Title vector -> product space by a projection; recent products in that space -> user vector.
 
-    Pooling attention (Bahdanau et al. 2015) over one self-attention layer; ages and kinds of engagement are embedded
-    beside the products.
+    Pooling attention (Bahdanau et al. 2015) over one self-attention layer; ages, kinds and places of the engagements
+    are embedded beside the products.
     """
 
     def __init__(self, title: int, space: int) -> None:
@@ -77,10 +77,11 @@ class UserTower(nn.Module):
         self.project = nn.Linear(title, space, bias=False)
         self.age = nn.Embedding(_AGES, space)
         self.kind = nn.Embedding(_KINDS, space)
+        self.place = nn.Embedding(RECENT, space)
         self.mix = _Mix(space)
         self.weigh = nn.Linear(space, 1)
         self.out = nn.Linear(space, space)
-        for table in (self.age, self.kind):
+        for table in (self.age, self.kind, self.place):
             nn.init.normal_(table.weight, std=0.02)
         # Starts as the plain mean of the recent products, which recommends sensibly from the first step.
         nn.init.zeros_(self.weigh.weight)
@@ -93,7 +94,9 @@ class UserTower(nn.Module):
 
     def forward(self, history: Tensor, ages: Tensor, kinds: Tensor, present: Tensor) -> Tensor:
         """Unit user vectors [users, space] of product vectors [users, L, space]; `present` bool [users, L]."""
-        x = history + self.age(ages) + self.kind(kinds)
+        # Steps back from the newest, which stands last of those present.
+        back = present.sum(1, keepdim=True) - 1 - torch.arange(present.shape[1], device=present.device)
+        x = history + self.age(ages) + self.kind(kinds) + self.place(back.clamp(0, RECENT - 1))
         x = history + self.mix(x, present)
         weights = self.weigh(x).squeeze(-1).masked_fill(~present, -1e9).softmax(-1)
         return F.normalize(self.out((weights[..., None] * x).sum(1)), dim=-1)

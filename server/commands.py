@@ -21,6 +21,7 @@ from indexer.sample.shop import make_shop
 from indexer.snapshot import IndexSnapshot, open_latest
 from indexer.store import Store
 from ranker.model import REPORT, load_model
+from ranker.report import write_report
 from ranker.train import evaluate_again, train
 from server import app, tables
 from server.config import Settings, load_settings
@@ -115,6 +116,9 @@ def train_model(path: Config = DEFAULT) -> None:
 
 def evaluate(
     model: Annotated[str | None, typer.Option(help="A model id; by default the newest.")] = None,
+    page: Annotated[
+        Path | None, typer.Option(help="Where the report page goes; by default reports/<model>.html in the store.")
+    ] = None,
     path: Config = DEFAULT,
     as_json: AsJson = False,
 ) -> None:
@@ -126,7 +130,10 @@ def evaluate(
     opened = load_model(store, name, snapshot, settings.indexer)
     encoder = load_encoder(settings.indexer)
     report = evaluate_again(opened, settings.ranker, snapshot, encoder, read_sources(settings), _Say())
+    page = page or settings.store / "reports" / f"{name}.html"
+    write_report(report, page, f"Evaluation of model {name}")
     _print_json(report) if as_json else tables.report(out, report, f"model {name}")
+    errors.print(f"Report to look at: {page}", highlight=False, soft_wrap=True, markup=False)
 
 
 @release.command("create")

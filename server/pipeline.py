@@ -80,18 +80,12 @@ def search(state: State, asks: Sequence[Ask]) -> list[Answer]:
     watch, now = _Stopwatch(), state.now()
     vectors = _query_vectors(state, asks)
     watch.lap("encode")
-    histories = [_history(state, ask, now) for ask in asks]
-    found = [
-        recall.fuse(
-            [recall.for_vector(state.snapshot.index, vector, state.candidates, _mask(state, ask))], state.candidates
-        )
+    contexts = [
+        state.model.space.context(now, _history(state, ask, now), normalise(ask.query), vector, _disliked(state, ask))
         for ask, vector in zip(asks, vectors, strict=True)
     ]
+    found = [_recalled(state, ask, context) for ask, context in zip(asks, contexts, strict=True)]
     watch.lap("recall")
-    contexts = [
-        state.model.space.context(now, history, normalise(ask.query), vector)
-        for ask, history, vector in zip(asks, histories, vectors, strict=True)
-    ]
     return _ranked(state, "query", asks, contexts, found, watch)
 
 
@@ -99,40 +93,29 @@ def recommend(state: State, asks: Sequence[Ask]) -> list[Answer]:
     """Products for users."""
     watch, now = _Stopwatch(), state.now()
     space = state.model.space
-    contexts = [space.context(now, _history(state, ask, now)) for ask in asks]
+    contexts = [space.context(now, _history(state, ask, now), disliked=_disliked(state, ask)) for ask in asks]
     contexts = [
         context if ask.vector is None else context._replace(user_vector=ask.vector)
         for ask, context in zip(asks, contexts, strict=True)
     ]
     watch.lap("encode")
-    found = [
-        recall.for_user(
-            space.index, state.behaviour, context.history, context.user_vector, now, state.candidates, _mask(state, ask)
-        )
-        for ask, context in zip(asks, contexts, strict=True)
-    ]
+    found = [_recalled(state, ask, context) for ask, context in zip(asks, contexts, strict=True)]
     watch.lap("recall")
     return _ranked(state, "user", asks, contexts, found, watch)
 
 
 def similar(state: State, asks: Sequence[Ask]) -> list[Answer]:
     """Products like a product: title neighbours and product-space neighbours, fused and not re-ranked."""
-    watch = _Stopwatch()
+    watch, k = _Stopwatch(), state.model.retrieval.candidates
     answers = []
     for ask in asks:
         row = state.snapshot.row_of[ask.product]
         mask = _mask(state, ask)
         mask = np.ones(len(state.snapshot), bool) if mask is None else mask.copy()
         mask[row] = False
-        found = recall.fuse(
-            [
-                recall.for_vector(state.snapshot.index, state.snapshot.vectors[row], state.candidates, mask),
-                recall.for_vector(
-                    state.model.space.index, state.model.space.vectors[row], state.candidates, mask, "related"
-                ),
-            ],
-            state.candidates,
-        )
+        near = recall.for_vector(state.snapshot.index, state.snapshot.vectors[row], k, mask)
+        related = recall.for_vector(state.model.space.index, state.model.space.vectors[row], k, mask, "related")
+        found = recall.fuse([near, related], k)
         answers.append((ask, found))
     watch.lap("recall")
     return [_page(state, ask, found, found.scores, None, None, watch, []) for ask, found in answers]
@@ -148,6 +131,14 @@ def _query_vectors(state: State, asks: Sequence[Ask]) -> list[Floats]:
 def _history(state: State, ask: Ask, now: float) -> History:
     rows = [state.snapshot.row_of[product] for product in ask.recent if product in state.snapshot.row_of]
     return viewed(state.behaviour.history(ask.user), rows, now)
+
+
+def _disliked(state: State, ask: Ask) -> History:
+    return state.behaviour.disliked(ask.user)
+
+
+def _recalled(state: State, ask: Ask, context: Context) -> Candidates:
+    return state.model.retrieval.recall(context, state.behaviour, _mask(state, ask))
 
 
 def _mask(state: State, ask: Ask) -> Mask | None:

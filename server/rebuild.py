@@ -12,8 +12,9 @@ from indexer.encoder import load_encoder
 from indexer.snapshot import IndexSnapshot
 from indexer.store import Store
 from ranker.journal import read_log
+from ranker.log import Sources
 from ranker.model import REPORT
-from ranker.train import Sources, train
+from ranker.train import train
 from server.config import Settings
 from server.release import Release, Releases
 

@@ -28,7 +28,6 @@ class State:
     encoder: Encoder
     behaviour: Behaviour
     columns: Mapping[str, str]
-    candidates: int
     positive_rating: float
     ranking_budget: float  # seconds
     clock_offset: float  # seconds
@@ -61,7 +60,6 @@ def load_state(
         encoder=encoder,
         behaviour=Behaviour(len(snapshot)),
         columns=column_types(snapshot.products),
-        candidates=settings.ranker.candidates,
         positive_rating=settings.ranker.positive_rating,
         ranking_budget=settings.server.ranking_budget_ms / 1e3,
         clock_offset=_offset(settings.server.clock, events),

@@ -11,8 +11,8 @@ from rich.table import Table
 from server.config import Settings
 from server.release import Release
 
-_METRICS = ("ndcg@10", "mrr", "recall@10", "recall@50", "recall@100")
-_CLASSES = ("auc", "log_loss", "accuracy", "recall", "f1")
+_METRICS = ("mrr", "hr@10", "recall@10", "recall@100", "auc", "gauc")
+_CLASSES = ("accuracy", "precision", "recall", "f1", "threshold", "log_loss", "ece")
 
 
 def counts(console: Console, title: str, kept: Mapping[str, int], dropped: Mapping[str, int]) -> None:
@@ -55,28 +55,46 @@ def releases(console: Console, listed: Sequence[Release], live: Release | None) 
 
 
 def report(console: Console, content: Mapping[str, Any], title: str) -> None:
-    """An evaluation: ranking figures with intervals, then classification figures."""
+    """An evaluation: ranking figures, the chosen order against each other, figures as a classifier, segments."""
     heading = (
         f"{title}: test slice, {content['requests']:,} requests, {content['rows']:,} rows; 95 % bootstrap intervals"
     )
-    ranking = Table("scorer", *_METRICS, "NDCG@10: chosen minus this", title=heading)
+    ranking = Table("scorer", "ndcg@10", *_METRICS, "NDCG@10: chosen minus this", "p", title=heading)
     for row in content["table"]:
         chosen = row["scorer"] == content["chosen"]
         difference = content["chosen_minus_other_ndcg"].get(row["scorer"])
-        cells = [_interval(row["metrics"][name]) for name in _METRICS]
         ranking.add_row(
-            row["scorer"], *cells, "chosen" if chosen else _signed(difference), style="bold" if chosen else ""
+            row["scorer"],
+            _interval(row["metrics"]["ndcg@10"]),
+            *(_number(row["metrics"][name]["mean"]) for name in _METRICS),
+            "chosen" if chosen else _signed(difference),
+            "" if difference is None else _number(difference["p_holm"]),
+            style="bold" if chosen else "",
         )
+    ranking.caption = "p: paired randomisation test, two-sided, with Holm's correction for the number of comparisons"
     console.print(ranking)
-    classes = Table(
-        "scorer", *_CLASSES, "threshold", title="as a classifier; the threshold was chosen on the validation slice"
-    )
+    _classifiers(console, content)
+    _segments(console, content)
+
+
+def _classifiers(console: Console, content: Mapping[str, Any]) -> None:
+    table = Table("scorer", *_CLASSES, title="as a classifier; the threshold was chosen on the validation slice")
     for row in content["table"]:
         if row["classification"]:
-            values = [f"{row['classification'][name]:.4f}" for name in (*_CLASSES, "threshold")]
-            classes.add_row(row["scorer"], *values)
-    if classes.row_count:
-        console.print(classes)
+            style = "bold" if row["scorer"] == content["chosen"] else ""
+            table.add_row(row["scorer"], *(_number(row["classification"][name]) for name in _CLASSES), style=style)
+    if table.row_count:
+        console.print(table)
+
+
+def _segments(console: Console, content: Mapping[str, Any]) -> None:
+    shown = [role if role == scorer else f"{role}: {scorer}" for role, scorer in content["shown"].items()]
+    table = Table("by", "segment", "requests", *shown, title="NDCG@10 in parts of the requests")
+    for row in content["segments"]:
+        figures = (_interval(value) for value in row["ndcg@10"].values())
+        table.add_row(row["group"], row["segment"], f"{row['requests']:,}", *figures)
+    if table.row_count:
+        console.print(table)
 
 
 def settings(console: Console, current: Settings, default: Settings) -> None:
@@ -98,9 +116,17 @@ def settings(console: Console, current: Settings, default: Settings) -> None:
     console.print(table)
 
 
-def _interval(value: Mapping[str, float]) -> str:
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.4f}"
+
+
+def _interval(value: Mapping[str, float | None]) -> str:
+    if value["mean"] is None:
+        return "–"
     return f"{value['mean']:.4f} [dim]{value['low']:.3f}–{value['high']:.3f}[/]"
 
 
-def _signed(value: Mapping[str, float] | None) -> str:
-    return "" if value is None else f"{value['mean']:+.4f} [dim]{value['low']:+.4f} to {value['high']:+.4f}[/]"
+def _signed(value: Mapping[str, float | None] | None) -> str:
+    if value is None or value["mean"] is None:
+        return ""
+    return f"{value['mean']:+.4f} [dim]{value['low']:+.4f} to {value['high']:+.4f}[/]"

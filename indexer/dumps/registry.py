@@ -7,7 +7,17 @@ from pathlib import Path
 from typing import NamedTuple
 
 from indexer.canonical import Dump
-from indexer.dumps import amazon_reviews_2023, esci, home_depot, movielens, online_retail, retrotech, wands
+from indexer.dumps import (
+    amazon_reviews_2023,
+    esci,
+    home_depot,
+    movielens,
+    online_retail,
+    recbole,
+    retrotech,
+    wands,
+    zh_titles,
+)
 
 
 class Format(NamedTuple):
@@ -23,8 +33,10 @@ FORMATS: dict[str, Format] = {
     "home-depot": Format(home_depot.read, home_depot.FILES),
     "movielens": Format(movielens.read, movielens.FILES),
     "online-retail": Format(online_retail.read, online_retail.FILES),
+    "recbole-sequences": Format(recbole.read, recbole.FILES),
     "retrotech": Format(retrotech.read, retrotech.FILES),
     "wands": Format(wands.read, wands.FILES),
+    "zh-titles": Format(zh_titles.read, zh_titles.FILES),
 }
 
 

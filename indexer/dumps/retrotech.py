@@ -22,10 +22,10 @@ from indexer.dumps.source import (
 )
 
 FILES = "products.csv[.gz] and sessions/*.gz or sessions/*.csv"
-PRODUCT_COLUMNS = ("upc", "name", "manufacturer")
+PRODUCT_COLUMNS = ("upc", "name", "manufacturer", "short_description")
 SESSION_COLUMNS = ("sess_id", "query", "rank", "clicked_doc_id", "clicked")
 
-# The sessions carry no time. They are given one second each, in the order of sess_id, from here on.
+# The sessions carry no time. They are given one second each from here on, the queries taking turns.
 START = datetime(2012, 1, 1, tzinfo=UTC)
 
 
@@ -65,7 +65,12 @@ def _product_rows(path: Path, tally: Tally) -> pl.DataFrame:
 
 
 def _products(listed: pl.DataFrame) -> pl.DataFrame:
-    return listed.select(product_id=_product_id("upc"), title=text("name"), brand=text("manufacturer"))
+    return listed.select(
+        product_id=_product_id("upc"),
+        title=text("name"),
+        brand=text("manufacturer"),
+        description=text("short_description"),
+    )
 
 
 def _product_id(column: str) -> pl.Expr:
@@ -89,11 +94,15 @@ def _impressions(shown: pl.DataFrame, products: pl.DataFrame, tally: Tally) -> p
 
 def _events(rows: pl.DataFrame) -> pl.DataFrame:
     # sess_id begins again at 2 for some queries, so only with the query does it name a request.
+    # The i-th (from 0) of a query's n sessions stands at (i + 0.5) / n of the period. In the order of their numbers
+    # alone, whole queries would follow one another, and a later part of the log would be of other queries.
+    turn = ((pl.int_range(pl.len()) + 0.5) / pl.len()).over("query")
     second = pl.duration(seconds=pl.int_range(pl.len()))
     requests = (
         rows.select("session", "query")
         .unique()
-        .sort("session", "query")
+        .sort("query", "session")
+        .sort(turn, "query")
         .with_columns(
             request_id=pl.format("{}:{}", "query", "session"),
             event_time=(pl.lit(START).cast(TIME) + second).cast(TIME),

@@ -149,6 +149,36 @@ def test_recall_without_queries_or_rows_is_whole(clustered: Callable[[int, int],
     assert measure_recall(full, full, clustered(3, 2), k=100) == 1.0
 
 
+def columns_catalogue(path: Path) -> Path:
+    path.write_text(
+        "product_id,title,brand,material,size\np0,red mug,Acme,porcelain,45\np1,blue mug,,,46\n", encoding="utf-8"
+    )
+    return path
+
+
+def test_configured_columns_are_searched_by_word(store: Store, encoder: Any, tmp_path: Path) -> None:
+    config = IndexerConfig(catalogue=columns_catalogue(tmp_path / "products.csv"))
+
+    def found(query: str) -> list[str]:
+        index = open_latest(store, config)
+        return [index.ids[row] for row in index.lexical.search(query, 10).rows]
+
+    build_index(store, config, encoder, ignore)
+    # The default names brand and category; this catalogue has no category.
+    assert (found("acme"), found("porcelain"), sorted(found("mug"))) == (["p0"], [], ["p0", "p1"])
+    config = config.model_copy(update={"text_columns": ("material", "size")})
+    build_index(store, config, encoder, ignore)
+    assert (found("acme"), found("porcelain"), found("46")) == ([], ["p0"], ["p1"])
+
+
+def test_a_text_column_nobody_has_fails_the_build(store: Store, encoder: Any, tmp_path: Path) -> None:
+    path = columns_catalogue(tmp_path / "products.csv")
+    config = IndexerConfig(catalogue=path, text_columns=("brand", "materiel"))
+    with pytest.raises(InputError, match=r"text_columns names 'materiel'.*'material', 'size'"):
+        build_index(store, config, encoder, ignore)
+    assert encoder.encoded == []
+
+
 def test_too_many_rejects_fail_the_build(store: Store, encoder: Any, catalogue: WriteCatalogue) -> None:
     live = build_index(store, IndexerConfig(catalogue=catalogue(TITLES)), encoder, ignore)
     bad = catalogue([*TITLES[:94], *[""] * 6], "bad.csv")

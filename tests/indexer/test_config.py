@@ -29,6 +29,7 @@ def test_every_key_is_described() -> None:
         ("nprobe", 0),
         ("exact_below_share", 2),
         ("columns", {"titel": "name"}),
+        ("text_columns", "brand"),
     ],
 )
 def test_what_cannot_be_is_refused_by_name(key: str, value: Any) -> None:

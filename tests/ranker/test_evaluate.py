@@ -1,16 +1,25 @@
 """The report: every scorer and every baseline, each figure with its interval."""
 
+import json
 from collections.abc import Sequence
 from math import log2
+from types import SimpleNamespace
+from typing import Any, cast
 
+import lightgbm as lgb
 import numpy as np
 import pytest
 
-from ranker import evaluate, features
+from ranker import evaluate, features, metrics, ranked
+from ranker.evaluate import Row
 from ranker.examples import Example
 from ranker.features import NAMES, Context
 from ranker.fusion import Fusion, Platt
 from ranker.history import EMPTY
+from ranker.model import Members
+
+UNFITTED = Fusion("weighted", 0.5, {}, {})
+SCORED = ("network", "new", "other")
 
 
 def example(
@@ -46,47 +55,129 @@ def test_baselines_are_repeatable() -> None:
         np.testing.assert_array_equal(a, b)
 
 
+def rows(orders: dict[str, list[np.ndarray]], examples: list[Example], fusion: Fusion, *scorers: str) -> list[Row]:
+    wanted = ranked.answers(examples, 1.0)
+    return evaluate.table(evaluate.per_request(orders, wanted), orders, scorers, wanted, fusion)
+
+
 def test_table_is_the_metrics() -> None:
     examples = [example([0, 3, 0], missed=[1.0]), example([1, 0])]
-    (row,) = evaluate.table({"some": [np.array([3.0, 2.0, 1.0]), np.array([1.0, 0.0])]}, examples, 1.0, None)
+    (row,) = rows({"some": [np.array([3.0, 2.0, 1.0]), np.array([1.0, 0.0])]}, examples, UNFITTED)
     ndcg = (7 / log2(3)) / (7 / log2(2) + 1 / log2(3))
     assert row.metrics["ndcg@10"].mean == pytest.approx((ndcg + 1) / 2)
     assert row.metrics["mrr"].mean == pytest.approx((1 / 2 + 1) / 2)
+    assert row.metrics["hr@10"].mean == 1.0
     assert row.metrics["recall@10"].mean == pytest.approx((1 / 2 + 1) / 2)
-    assert row.classification == {}
+    assert row.metrics["gauc"].mean == pytest.approx((1 / 2 + 1) / 2)
+    # The positives have 2 and 1, the others 3, 1 and 0: of six pairs three are in order, and one is a tie.
+    assert row.metrics["auc"].mean == pytest.approx(3.5 / 6)
+    assert (row.kind, row.classification) == ("baseline", {})
 
 
 def test_a_list_whose_answers_were_all_missed_counts_as_nothing_found() -> None:
-    (row,) = evaluate.table({"some": [np.array([2.0, 1.0])]}, [example([0, 0], missed=[3.0])], 1.0, None)
-    assert [row.metrics[name].mean for name in ("ndcg@10", "mrr", "recall@10")] == [0.0, 0.0, 0.0]
+    (row,) = rows({"some": [np.array([2.0, 1.0])]}, [example([0, 0], missed=[3.0])], UNFITTED)
+    assert [row.metrics[name].mean for name in ("ndcg@10", "mrr", "hr@10", "recall@10")] == [0.0] * 4
 
 
-def test_classification_is_at_the_threshold() -> None:
-    fusion = Fusion("weighted", 0.5, {"network": Platt(1.0, 0.0)}, {"network": 0.5})
+def test_kinds_and_classification_come_from_the_scorers_and_the_thresholds() -> None:
+    fusion = Fusion("new", 0.5, {"network": Platt(1.0, 0.0), "new": Platt(2.0, 0.0)}, {"network": 0.5, "new": 0.6})
     scores = [np.array([2.0, -1.0, 1.0, -3.0])]
-    (row,) = evaluate.table({"network": scores}, [example([1, 1, 0, 0])], 1.0, fusion)
-    # Called positive are the first and the third: one true, one false, one missed, one rightly left.
-    assert row.classification["accuracy"] == 2 / 4
-    assert row.classification["recall"] == 1 / 2
-    assert row.classification["f1"] == pytest.approx(2 * 1 / (2 * 1 + 1 + 1))
-    assert row.classification["auc"] == 3 / 4
+    made = rows(dict.fromkeys(("network", "new", "other", "BM25"), scores), [example([1, 1, 0, 0])], fusion, *SCORED)
+    assert [(row.scorer, row.kind) for row in made] == [
+        ("network", "member"),
+        ("new", "fusion"),
+        ("other", "fusion"),
+        ("BM25", "baseline"),
+    ]
     p = 1 / (1 + np.exp(-scores[0]))
-    assert row.classification["log_loss"] == pytest.approx(-np.mean(np.log([p[0], p[1], 1 - p[2], 1 - p[3]])))
-
-
-@pytest.mark.parametrize("grades", [[0, 0], [1, 1]])
-def test_no_classification_where_rows_are_all_alike(grades: list[float]) -> None:
-    fusion = Fusion("weighted", 0.5, {"network": Platt(1.0, 0.0)}, {"network": 0.5})
-    (row,) = evaluate.table({"network": [np.array([1.0, 2.0])]}, [example(grades)], 1.0, fusion)
-    assert row.classification == {}
+    assert made[0].classification["log_loss"] == pytest.approx(-np.mean(np.log([p[0], p[1], 1 - p[2], 1 - p[3]])))
+    assert [row.classification.get("threshold") for row in made] == [0.5, 0.6, None, None]
 
 
 def test_comparison_is_paired() -> None:
     examples = [example([0, 1]), example([1, 0]), example([0, 1])]
-    right, wrong = [e.grades for e in examples], [-e.grades for e in examples]
+    orders = {"right": [e.grades for e in examples], "wrong": [-e.grades for e in examples]}
+    values = evaluate.per_request(orders, ranked.answers(examples, 1.0))
     lost = 1 - 1 / log2(3)
-    (interval,) = evaluate.compare({"right": right, "wrong": wrong}, examples, "right").values()
-    assert interval == pytest.approx((lost, lost, lost))
+    (found,) = evaluate.compare(values, "right", "ndcg@10").values()
+    assert found[:3] == pytest.approx((lost, lost, lost))
+    assert found.p == found.p_holm == pytest.approx(2 / 8, abs=0.02)
+    (found,) = evaluate.compare(values, "right", "auc").values()
+    assert found.mean == pytest.approx(1.0)
+
+
+def test_no_comparison_of_what_does_not_apply() -> None:
+    examples = [example([1, 1])]
+    orders = {name: [np.array([1.0, 2.0])] for name in "ab"}
+    values = evaluate.per_request(orders, ranked.answers(examples, 1.0))
+    assert evaluate.compare(values, "a", "auc") == {}
+    assert set(evaluate.compare(values, "a", "ndcg@10")) == {"b"}
+
+
+def test_per_request_ndcg_is_that_of_each_list() -> None:
+    examples = [example([0, 3, 0], missed=[1.0]), example([1, 0]), example([0, 0])]
+    scores = [np.array([3.0, 2.0, 1.0]), np.array([0.0, 1.0]), np.array([1.0, 0.0])]
+    expected = [metrics.ndcg(s, e.grades, e.missed) for s, e in zip(scores, examples, strict=True)]
+    np.testing.assert_allclose(evaluate.per_request_ndcg(scores, examples), expected)
+
+
+def test_recall_by_candidates_counts_what_recall_missed() -> None:
+    grades = np.zeros(30)
+    grades[[0, 15, 29]] = 1.0
+    examples = [example(grades, missed=[1.0], recalled=True), example([1.0])]
+    found = evaluate.recall_by_candidates(examples, 1.0)
+    assert [(point["candidates"], point["mean"]) for point in found] == [(10, 1 / 4), (20, 2 / 4), (30, 3 / 4)]
+    assert evaluate.recall_by_candidates([example([1.0])], 1.0) == []
+
+
+def test_gains_are_the_shares_of_every_booster() -> None:
+    rng = np.random.default_rng(0)
+    matrix = rng.normal(size=(400, 3))
+    data = lgb.Dataset(matrix, 3 * matrix[:, 1] + matrix[:, 2], feature_name=["noise", "strong", "weak"])
+    booster = lgb.train({"verbosity": -1, "num_threads": 1}, data, 5)
+    untaught = lgb.train(
+        {"verbosity": -1, "num_threads": 1, "min_gain_to_split": 1e9}, lgb.Dataset(matrix, rng.random(400)), 1
+    )
+    members = cast(Members, SimpleNamespace(trees=booster, fusion=UNFITTED, stacked=untaught))
+    found = evaluate.gain_shares(members)
+    assert list(found) == ["trees", "stacked"]
+    assert next(iter(found["trees"])) == "strong"
+    assert sum(found["trees"].values()) == pytest.approx(1.0)
+    assert set(found["stacked"].values()) == {0.0}
+
+
+def test_the_report_is_whole_and_strict_json(shop: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    examples = [
+        example(
+            (rng.random(30) < 0.2).astype(float),
+            missed=[1.0][: i % 2],
+            recalled=True,
+            popularity_30d=rng.integers(0, 3, 30),
+            query_tokens=[i % 4] * 30,
+        )
+        for i in range(40)
+    ]
+    kind = shop.model.members.fusion.kind
+    scored = {name: [rng.normal(size=30) + 2 * e.grades for e in examples] for name in ("network", kind)}
+    monkeypatch.setattr(evaluate, "scores_of", lambda *_: scored)
+    figures = evaluate.report(shop.model.members, examples, shop.model.space.vectors, 1.0)
+    assert json.loads(json.dumps(figures, allow_nan=False)) == figures
+    assert figures["shown"] == {
+        "chosen": kind,
+        "best member": "network",
+        "best baseline": figures["shown"]["best baseline"],
+        "random": "random",
+    }
+    assert {row["scorer"] for row in figures["table"]} == {"network", kind, "random", "recall order", "popularity"}
+    assert set(figures["chosen_minus_other_ndcg"]) == {"network", "random", "recall order", "popularity"}
+    assert set(figures["chosen_minus_other_ndcg"]["random"]) == {"mean", "low", "high", "p", "p_holm"}
+    assert figures["chosen_minus_other_auc"]["random"]["p_holm"] < 0.05
+    assert set(figures["calibration"]) == {"network", kind}
+    assert [point["candidates"] for point in figures["recall_by_candidates"]] == [10, 20, 30]
+    assert set(figures["gains"]) >= {"trees", "stacked"}
+    assert figures["cold"]["orders"].keys() == figures["shown"].keys()
+    assert figures["variety"]["all candidates"]["coverage"] == 30 / len(shop.model.space.vectors)
 
 
 def test_every_baseline_names_a_feature() -> None:

@@ -198,6 +198,17 @@ def test_what_is_not_wanted_makes_no_basket(events: Make, kind: str, value: floa
     assert baskets(event(kind, "A", 10, user_id="u", value=value), make=events) == []
 
 
+def test_baskets_beside_rated_requests_hold_no_ratings(events: Make) -> None:
+    frame = events(
+        event("rating", "A", 10, user_id="u", value=5.0, session_id="s"),
+        event("purchase", "B", 20, user_id="u", session_id="s"),
+        event("rating", "C", 90, user_id="u", value=5.0),
+    )
+    found = engagements(frame, ROWS, 4.0)
+    assert [request.wanted for request in basket_requests(frame, found)] == [{0: 3.0, 1: 3.0}, {2: 3.0}]
+    assert [request.wanted for request in basket_requests(frame, found, ratings=False)] == [{1: 3.0}]
+
+
 def judged(*rows: tuple[str, str, float, str | None]) -> list[tuple[Request, str | None]]:
     return judged_requests(conform(pl.DataFrame(rows, list(JUDGMENTS), orient="row"), JUDGMENTS), ROWS, 99.0)
 

@@ -1,12 +1,13 @@
-"""Metrics against scikit-learn's and against arithmetic."""
+"""Metrics against scikit-learn's, against ir-measures' and against arithmetic."""
 
 from math import isnan, log2
 
 import numpy as np
 import pytest
-from sklearn.metrics import ndcg_score
+from ir_measures import RR, Qrel, R, ScoredDoc, Success, calc_aggregate, nDCG
+from sklearn.metrics import ndcg_score, roc_auc_score
 
-from ranker.metrics import bootstrap, dcg, gains, ndcg, recall, reciprocal_rank
+from ranker.metrics import auc, dcg, gains, hit, ndcg, recall, reciprocal_rank
 
 NONE = np.empty(0)
 
@@ -57,29 +58,40 @@ def test_recall_is_the_share_of_all_positives() -> None:
     assert isnan(recall(scores, np.zeros(4, bool), 0, 2))
 
 
-def test_bootstrap_covers_the_mean_and_narrows() -> None:
-    values = np.random.default_rng(0).normal(0.3, 1.0, 3_200)
-    few, many = bootstrap(values[:50]), bootstrap(values)
-    for interval, drawn in ((few, values[:50]), (many, values)):
-        assert interval.mean == pytest.approx(drawn.mean())
-        assert interval.low < interval.mean < interval.high
-    # The deviation of a mean falls with the root of the sample: 1.96 * 2 / sqrt(3200) is the expected width.
-    assert many.high - many.low == pytest.approx(2 * 1.96 / np.sqrt(3_200), rel=0.15)
-    assert (few.high - few.low) > 4 * (many.high - many.low)
+def test_a_hit_is_any_positive_among_the_first() -> None:
+    scores, positive = np.array([0.9, 0.8, 0.7]), np.array([False, True, True])
+    assert [hit(scores, positive, 0, k) for k in (1, 2, 3)] == [0.0, 1.0, 1.0]
+    assert hit(scores, np.zeros(3, bool), 1, 2) == 0.0
+    assert isnan(hit(scores, np.zeros(3, bool), 0, 2))
 
 
-def test_bootstrap_covers_the_truth_about_as_often_as_it_says() -> None:
-    rng = np.random.default_rng(1)
-    intervals = [bootstrap(rng.normal(size=60), resamples=300) for _ in range(200)]
-    covered = np.mean([low <= 0.0 <= high for _, low, high in intervals])
-    assert 0.88 < covered < 0.99
+@pytest.mark.parametrize("seed", range(5))
+def test_auc_agrees_with_scikit_learn(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    scores, positive = rng.integers(0, 6, 40).astype(float), rng.random(40) < 0.3
+    assert auc(scores, positive) == pytest.approx(roc_auc_score(positive, scores))
+    assert isnan(auc(scores, np.ones(40, bool)))
 
 
-def test_bootstrap_leaves_out_what_is_not_a_number() -> None:
-    assert bootstrap(np.array([0.5, np.nan, 0.5])) == (0.5, 0.5, 0.5)
-    assert all(isnan(value) for value in bootstrap(np.array([np.nan])))
+# The public measures' names for ours; binary ones count a product of grade 2 and up.
+MEASURES = {"mrr": RR(rel=2), "hr@10": Success(rel=2) @ 10, "recall@10": R(rel=2) @ 10}
 
 
-def test_bootstrap_is_repeatable() -> None:
-    values = np.random.default_rng(0).normal(size=40)
-    assert bootstrap(values) == bootstrap(values) != bootstrap(values, seed=1)
+@pytest.mark.parametrize("seed", range(10))
+def test_metrics_agree_with_ir_measures(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    grades, scores, missed = rng.integers(0, 4, 30), rng.normal(size=30), rng.integers(1, 4, seed % 4)
+    everything = np.concatenate([grades, missed])
+    # The listed products by place, then those that only the judgments know; gains instead of grades for NDCG.
+    judged = [Qrel("q", str(i), int(grade)) for i, grade in enumerate(everything)]
+    gained = [Qrel("q", str(i), int(gain)) for i, gain in enumerate(gains(everything))]
+    run = [ScoredDoc("q", str(i), float(score)) for i, score in enumerate(scores)]
+    expected = calc_aggregate(MEASURES.values(), judged, run)
+    positive, unseen = grades >= 2, int((missed >= 2).sum())
+    found = {
+        "mrr": reciprocal_rank(scores, positive),
+        "hr@10": hit(scores, positive, unseen, 10),
+        "recall@10": recall(scores, positive, unseen, 10),
+    }
+    assert found == pytest.approx({name: expected[measure] for name, measure in MEASURES.items()})
+    assert ndcg(scores, grades, missed) == pytest.approx(calc_aggregate([nDCG @ 10], gained, run)[nDCG @ 10])

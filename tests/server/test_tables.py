@@ -50,6 +50,31 @@ def test_a_report_shows_every_scorer(console: Console, trained: Trained) -> None
     assert all(row["scorer"] in printed for row in report["table"])
     assert "chosen" in printed
     assert "as a classifier" in printed
+    assert "NDCG@10 in parts of the requests" in printed
+    difference = report["chosen_minus_other_ndcg"]["random"]
+    assert f"{difference['mean']:+.4f}" in printed
+    assert f"{difference['p_holm']:.4f}" in printed
+    assert all(row["segment"] in printed for row in report["segments"])
+
+
+def test_a_report_of_few_figures(console: Console) -> None:
+    known, unknown = {"mean": 0.5, "low": 0.4, "high": 0.6}, {"mean": None, "low": None, "high": None}
+    metrics = {**dict.fromkeys(tables._METRICS, known), "ndcg@10": known, "gauc": unknown}
+    row = {"scorer": "trees", "kind": "member", "metrics": metrics, "classification": {}}
+    content = {
+        "requests": 1,
+        "rows": 2,
+        "chosen": "trees",
+        "table": [row, {**row, "scorer": "BM25"}],
+        "chosen_minus_other_ndcg": {"BM25": {**unknown, "p": 1.0, "p_holm": 1.0}},
+        "shown": {"chosen": "trees"},
+        "segments": [],
+    }
+    tables.report(console, content, "model x")
+    printed = console.export_text()
+    assert "–" in printed
+    assert "as a classifier" not in printed
+    assert "in parts" not in printed
 
 
 def test_settings_show_every_key_as_it_is(console: Console) -> None:

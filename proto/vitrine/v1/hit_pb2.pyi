@@ -35,12 +35,18 @@ class RecallSource(_message.Message):
         HISTORY: _ClassVar[RecallSource.Channel]
         POPULAR: _ClassVar[RecallSource.Channel]
         RELATED: _ClassVar[RecallSource.Channel]
+        LEXICAL: _ClassVar[RecallSource.Channel]
+        ENGAGED: _ClassVar[RecallSource.Channel]
+        COVISITED: _ClassVar[RecallSource.Channel]
     CHANNEL_UNSPECIFIED: RecallSource.Channel
     DENSE: RecallSource.Channel
     USER: RecallSource.Channel
     HISTORY: RecallSource.Channel
     POPULAR: RecallSource.Channel
     RELATED: RecallSource.Channel
+    LEXICAL: RecallSource.Channel
+    ENGAGED: RecallSource.Channel
+    COVISITED: RecallSource.Channel
     CHANNEL_FIELD_NUMBER: _ClassVar[int]
     RANK_FIELD_NUMBER: _ClassVar[int]
     SCORE_FIELD_NUMBER: _ClassVar[int]

@@ -19,8 +19,10 @@ def test_every_format_has_a_reader_that_names_its_files(tmp_path: Path) -> None:
         "home-depot",
         "movielens",
         "online-retail",
+        "recbole-sequences",
         "retrotech",
         "wands",
+        "zh-titles",
     ]
     for form in FORMATS.values():
         with pytest.raises(InputError, match="looked for"):

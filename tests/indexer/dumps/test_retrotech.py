@@ -2,6 +2,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import polars as pl
 import pytest
 
 from indexer.canonical import EVENTS
@@ -33,9 +34,9 @@ def folder(put: Callable[..., Path]) -> Path:
 
 
 def test_products(folder: Path) -> None:
-    assert read(folder).products.select("product_id", "title", "brand").rows() == [
-        ("96", 'TV - 40" Class', "Acme"),
-        ("43", "Film - DVD", None),
+    assert read(folder).products.select("product_id", "title", "brand", "description").rows() == [
+        ("96", 'TV - 40" Class', "Acme", '3.1" fan, quiet'),
+        ("43", "Film - DVD", None, None),
     ]
 
 
@@ -43,19 +44,33 @@ def test_impressions_and_clicks(folder: Path) -> None:
     events = read(folder).events
     assert events is not None
     assert dict(events.schema) == EVENTS
-    # Two queries use sess_id 3: the request is named by both, and each session has its own second.
+    # Two queries use sess_id 3: the request is named by both, and each session has its own second. The one session of
+    # "dvd" is in the middle of the period, those of "lcd tv" at a quarter and at three quarters.
     start = datetime(2012, 1, 1, tzinfo=UTC)
     first, second, third = (start + timedelta(seconds=n) for n in range(3))
     columns = ("event_id", "event_time", "event_type", "request_id", "query", "product_id", "position")
     assert events.select(columns).rows() == [
-        ("dvd:3:1:impression", first, "impression", "dvd:3", "dvd", "43", 1),
-        ("lcd tv:3:1:impression", second, "impression", "lcd tv:3", "lcd tv", "96", 1),
-        ("lcd tv:3:2:impression", second, "impression", "lcd tv:3", "lcd tv", "43", 2),
-        ("lcd tv:3:1:click", second, "click", "lcd tv:3", "lcd tv", "96", 1),
+        ("lcd tv:3:1:impression", first, "impression", "lcd tv:3", "lcd tv", "96", 1),
+        ("lcd tv:3:2:impression", first, "impression", "lcd tv:3", "lcd tv", "43", 2),
+        ("lcd tv:3:1:click", first, "click", "lcd tv:3", "lcd tv", "96", 1),
+        ("dvd:3:1:impression", second, "impression", "dvd:3", "dvd", "43", 1),
         ("lcd tv:4:3:impression", third, "impression", "lcd tv:4", "lcd tv", "43", 3),
         ("lcd tv:4:3:click", third, "click", "lcd tv:4", "lcd tv", "43", 3),
     ]
     assert events["user_id"].null_count() == events.height
+
+
+def test_queries_take_turns_whatever_their_session_numbers(put: Callable[..., Path]) -> None:
+    put("products.csv", PRODUCTS)
+    for query, numbers in {"dvd": (100, 7), "lcd": (9, 8, 11, 10), "tv": (1, 2)}.items():
+        put(f"sessions/{query}.csv", SESSIONS + "".join(f"{n},{query},0.0,43,False\n" for n in numbers))
+    events = read(put("sessions/none.csv", SESSIONS)).events
+    assert events is not None
+    # (i + 0.5) / n: 1/8 lcd, 1/4 dvd and tv, 3/8 lcd, 5/8 lcd, 3/4 dvd and tv, 7/8 lcd.
+    expected = ["lcd:8", "dvd:7", "tv:1", "lcd:9", "lcd:10", "dvd:100", "tv:2", "lcd:11"]
+    assert events["request_id"].to_list() == expected
+    start = datetime(2012, 1, 1, tzinfo=UTC)
+    assert events["event_time"].to_list() == [start + timedelta(seconds=n) for n in range(8)]
 
 
 def test_every_dropped_row_is_counted(folder: Path) -> None:
@@ -92,7 +107,7 @@ def test_missing_columns_are_named(folder: Path, put: Callable[..., Path]) -> No
     with pytest.raises(InputError, match=r"other\.csv lacks the columns clicked_doc_id, clicked"):
         read(folder)
     put("products.csv", '"upc","name"\n')
-    with pytest.raises(InputError, match=r"products\.csv lacks the columns manufacturer"):
+    with pytest.raises(InputError, match=r"products\.csv lacks the columns manufacturer, short_description"):
         read(folder)
 
 
@@ -119,3 +134,7 @@ def test_real_counts(real: Callable[[str], Path]) -> None:
     assert dump.events is not None
     assert dump.events["event_id"].is_unique().all()
     assert dump.events["event_time"].is_sorted()
+    # Whatever the last tenth of the requests is, it is of every query.
+    late = dump.events.filter(pl.col("event_time") >= datetime(2012, 1, 1, tzinfo=UTC) + timedelta(seconds=58_500))
+    assert set(late.unique("request_id")["query"].value_counts()["count"]) == {500}
+    assert dump.products["description"].count() == 22425

@@ -1,0 +1,75 @@
+"""What a shopper meant by a word that no product has: the nearest word that some product has, or two of them."""
+
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+
+import numpy as np
+from rapidfuzz.distance import OSA
+
+from indexer.text import singular
+
+# Shorter words have too many neighbours, longer ones are no words.
+_SHORTEST, _LONGEST = 4, 24
+# From this many letters on, two letters may be wrong.
+_TWO_WRONG = 6
+_SHORTEST_PART = 3
+
+
+class Speller:
+    """Mends the tokens of a query by those of a catalogue; `frequencies`: token -> how many rows it stands in."""
+
+    def __init__(self, frequencies: Mapping[str, int]) -> None:
+        self._frequencies = frequencies
+        self._words = [word for word in frequencies if word.isalpha() and _SHORTEST_PART <= len(word) <= _LONGEST]
+        self._lengths = np.array([len(word) for word in self._words], np.int8)
+        self._letters = np.array([_letters(word) for word in self._words], np.uint32)
+
+    def corrected(self, words: Sequence[str]) -> list[str]:
+        """`words` without repeats, the unknown ones mended where they can be, then known words made of two of them."""
+        mended = [meant for word in words for meant in self._meant(word)]
+        return list(dict.fromkeys([*mended, *self._joined(words)]))
+
+    def _meant(self, word: str) -> Sequence[str]:
+        if word in self._frequencies or not word.isalpha() or not _SHORTEST <= len(word) <= _LONGEST:
+            return (word,)
+        distance, nearest = self._nearest(word)
+        if distance == 1:
+            return (nearest,)
+        return self._split(word) or (nearest or word,)
+
+    def _nearest(self, word: str) -> tuple[int, str]:
+        """How many letters are wrong or swapped, and the nearest known word, the most frequent of several; or 0, "".
+
+        A wrong letter changes at most two bits of the set of letters, which leaves few words to compare.
+        """
+        most = 2 if len(word) >= _TWO_WRONG else 1
+        unlike = np.bitwise_count(self._letters ^ np.uint32(_letters(word)))
+        places = np.flatnonzero((unlike <= 2 * most) & (np.abs(self._lengths - len(word)) <= most))
+        near = [self._words[place] for place in places]
+        found = ((OSA.distance(word, other, score_cutoff=most), other) for other in near)
+        within = [(distance, -self._frequencies[other], other) for distance, other in found if distance <= most]
+        distance, _, nearest = min(within, default=(0, 0, ""))
+        return distance, nearest
+
+    def _split(self, word: str) -> Sequence[str]:
+        """The two known words that `word` is written of; of several the pair whose rarer word is the most frequent."""
+        cuts = range(_SHORTEST_PART, len(word) - _SHORTEST_PART + 1)
+        pairs = [(singular(word[:cut]), singular(word[cut:])) for cut in cuts]
+        best = max(pairs, key=self._rarer, default=("", ""))
+        return best if self._rarer(best) else ()
+
+    def _rarer(self, words: tuple[str, str]) -> int:
+        return min(self._frequencies.get(word, 0) for word in words)
+
+    def _joined(self, words: Sequence[str]) -> list[str]:
+        whole = [singular(first + second) for first, second in pairwise(words)]
+        # Two sizes that stand side by side are no model number.
+        return [w for w in whole if len(w) >= _SHORTEST and not w.isdigit() and w in self._frequencies]
+
+
+def _letters(word: str) -> int:
+    """The set of a word's letters as 32 bits."""
+    bits = 0
+    for letter in word:
+        bits |= 1 << (ord(letter) & 31)
+    return bits

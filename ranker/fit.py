@@ -1,0 +1,96 @@
+"""Fit the members and their fusion on the slices of the log."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from indexer.arrays import Array, Doubles, Floats
+from ranker import evaluate, features, trees
+from ranker.config import RankerConfig
+from ranker.examples import Example, Slice
+from ranker.fusion import KINDS, Fusion, best_threshold, fit_alpha, fit_isotonic, fit_platt
+from ranker.model import Members, stacked_features
+from ranker.train_network import fit_network, logits
+from ranker.trees import Rows
+
+_FOLDS = 2
+# Share of the lists whose logit is hidden from the stacked trees, so that they can do without it when time is short.
+_HIDDEN = 0.15
+
+Say = Callable[[str], None]
+
+
+def fit_members(
+    slices: Mapping[Slice, list[Example]], space: Floats, config: RankerConfig, device: torch.device, say: Say
+) -> Members:
+    """Fit the members on MEMBERS, stopped on CALIBRATE, then calibrate and fuse them."""
+    fit, later = slices[Slice.MEMBERS], slices[Slice.CALIBRATE]
+    network = fit_network(fit, later, space, config, device, say)
+    say("trees")
+    plain = trees.fit_trees(_rows(fit), _rows(later), features.NAMES, config)
+    say("stacking and residual: the DNN's out-of-fold logits, then trees that read or correct them")
+    outside = _out_of_fold(fit, later, space, config, device)
+    inside = logits(network, later, space, torch.device("cpu"))
+    names = [*features.NAMES, "network_logit"]
+    stacked = trees.fit_trees(_rows(fit, _hidden(outside, config.seed)), _rows(later, inside), names, config)
+    log_odds = {
+        "network": fit_platt(np.concatenate(inside), _positive(later, config)),
+        "trees": fit_platt(trees.score(plain, _rows(later).features), _positive(later, config)),
+    }
+    starts = [log_odds["network"].log_odds(np.concatenate(each)) for each in (outside, inside)]
+    residual = trees.fit_trees(
+        _rows(fit)._replace(start=starts[0]), _rows(later)._replace(start=starts[1]), features.NAMES, config
+    )
+    unfused = Members(network, plain, stacked, residual, Fusion("weighted", 0.5, log_odds, {}, {}))
+    return replace(unfused, fusion=_fit_fusion(unfused, slices, space, config, say))
+
+
+def _rows(examples: Sequence[Example], extra: Sequence[Doubles] | None = None) -> Rows:
+    """All rows of the examples, with one more column where `extra` is given."""
+    matrix = np.concatenate([example.features for example in examples])
+    if extra is not None:
+        matrix = stacked_features(matrix, np.concatenate(extra))
+    return Rows(matrix, np.concatenate([e.grades for e in examples]), [len(e.rows) for e in examples])
+
+
+def _positive(examples: Sequence[Example], config: RankerConfig) -> Array:
+    return np.concatenate([example.grades for example in examples]) >= config.positive_grade
+
+
+def _hidden(scores: Sequence[Doubles], seed: int) -> list[Doubles]:
+    hidden = np.random.default_rng(seed).random(len(scores)) < _HIDDEN
+    return [np.full(len(s), np.nan) if hide else s for s, hide in zip(scores, hidden, strict=True)]
+
+
+def _out_of_fold(
+    fit: Sequence[Example], later: Sequence[Example], space: Floats, config: RankerConfig, device: torch.device
+) -> list[Doubles]:
+    """Logits of each list by a network that was not fitted on it; a fold is a block of whole requests."""
+    out: list[Doubles] = []
+    for block in np.array_split(np.arange(len(fit)), _FOLDS):
+        rest = [example for i, example in enumerate(fit) if i < block[0] or i > block[-1]]
+        network = fit_network(rest, later, space, config, device, lambda _: None)
+        held_out = [e._replace(features=features.unplaced(e.features)) for e in fit[block[0] : block[-1] + 1]]
+        out += logits(network, held_out, space, torch.device("cpu"))
+    return out
+
+
+def _fit_fusion(
+    members: Members, slices: Mapping[Slice, list[Example]], space: Floats, config: RankerConfig, say: Say
+) -> Fusion:
+    """Weigh on CALIBRATE; choose by NDCG@10, calibrate and set thresholds on VALIDATE."""
+    calibrate, validate = slices[Slice.CALIBRATE], slices[Slice.VALIDATE]
+    scored = evaluate.scores_of(members, calibrate, space)
+    odds = [[members.fusion.log_odds[name].log_odds(s) for s in scored[name]] for name in ("network", "trees")]
+    fusion = members.fusion._replace(alpha=fit_alpha(odds[0], odds[1], [e.grades for e in calibrate]))
+    scores = evaluate.scores_of(replace(members, fusion=fusion), validate, space)
+    quality = {kind: float(np.nanmean(evaluate.per_request_ndcg(scores[kind], validate))) for kind in KINDS}
+    chosen = max(quality, key=lambda kind: quality[kind])
+    told = ", ".join(f"{kind} {value:.4f}" for kind, value in quality.items())
+    say(f"fusion: {chosen}, best on the validation slice (NDCG@10: {told}; alpha {fusion.alpha:.3f})")
+    positive = _positive(validate, config)
+    calibration = {name: fit_isotonic(np.concatenate(s), positive) for name, s in scores.items()}
+    thresholds = {name: best_threshold(calibration[name](np.concatenate(scores[name])), positive) for name in scores}
+    return fusion._replace(kind=chosen, calibration=calibration, thresholds=thresholds)

@@ -1,0 +1,136 @@
+"""Parts of the requests that an average hides: short and long queries, new and old users, and cold products."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from indexer.arrays import Array, Doubles, Floats, Mask
+from ranker import features, ranked
+from ranker.examples import Example
+from ranker.ranked import Answers
+from ranker.significance import bootstrap
+
+# Engagements a user has behind him at the request; the last class is open.
+_HISTORY = ((0, 0), (1, 4), (5, 19))
+_COLD_AT = (10, 100)
+
+
+class Segment(NamedTuple):
+    """Some of the requests, by one way of dividing them."""
+
+    group: str
+    name: str
+    requests: Mask
+
+
+def segments(examples: Sequence[Example], wanted: Answers, cold: Mask) -> list[Segment]:
+    """Every way of dividing the requests that leaves more than one part; `cold` is by row of all lists."""
+    query = np.array([bool(e.context.query) for e in examples])
+    history = np.array([len(e.context.history.rows) for e in examples])
+    groups = [
+        _halves("query length", _first(examples, "query_tokens"), query, "{:.0f} words"),
+        *([_frequency(examples, query)] if "query_frequency" in features.NAMES else []),
+        [Segment("request", "with a query", query), Segment("request", "without a query", ~query)],
+        _by_history(history),
+        _by_cold(wanted, cold),
+    ]
+    filled = [[part for part in group if part.requests.any()] for group in groups]
+    return [part for group in filled if len(group) > 1 for part in group]
+
+
+def by_segment(found: Sequence[Segment], ndcg: Mapping[str, Doubles]) -> list[dict[str, Any]]:
+    """Requests and NDCG@10 of some orders in each segment; `ndcg` [requests] by order."""
+    table = np.column_stack(list(ndcg.values()))
+    return [
+        {
+            "group": part.group,
+            "segment": part.name,
+            "requests": int(part.requests.sum()),
+            "ndcg@10": {
+                name: interval._asdict() for name, interval in zip(ndcg, bootstrap(table[part.requests]), strict=True)
+            },
+        }
+        for part in found
+    ]
+
+
+def cold_rows(examples: Sequence[Example]) -> Mask:
+    """Which rows of all lists are products that nobody had engaged with before the request [all rows]."""
+    matrix = np.concatenate([_columns(e.features) for e in examples])
+    return np.asarray((np.nan_to_num(matrix, nan=0.0) == 0).all(1))
+
+
+def cold_figures(orders: Mapping[str, Sequence[Doubles]], wanted: Answers, cold: Mask) -> dict[str, Any] | None:
+    """How each order treats cold products; None where no row is cold, or every one is.
+
+    `share` is that of cold products among the first 10 of all lists, `recall@k` the mean share of a list's cold
+    positives among its first k. Positives that recall missed are not known by name and are not counted.
+    """
+    if cold.all() or not cold.any():
+        return None
+    asked = np.repeat(np.arange(len(wanted.lengths)), wanted.lengths)
+    sought = cold & wanted.positive
+    totals = np.bincount(asked[sought], minlength=len(wanted.lengths))
+    return {
+        "share_of_rows": float(cold.mean()),
+        "wanted": int(sought.sum()),
+        "requests": int((totals > 0).sum()),
+        "orders": {name: _cold(scores, wanted, cold, sought, totals) for name, scores in orders.items()},
+    }
+
+
+def _cold(
+    scores: Sequence[Doubles], wanted: Answers, cold: Mask, sought: Mask, totals: Array
+) -> dict[str, dict[str, float] | float]:
+    first = ranked.top(scores, wanted.lengths, max(_COLD_AT))
+    top = np.concatenate([places[: ranked.K] for places in first])
+    found = {k: np.array([sought[places[:k]].sum() for places in first]) for k in _COLD_AT}
+    shares = np.column_stack([np.where(totals > 0, found[k] / np.maximum(totals, 1), np.nan) for k in _COLD_AT])
+    intervals = {f"recall@{k}": i._asdict() for k, i in zip(_COLD_AT, bootstrap(shares), strict=True)}
+    return {"share": float(cold[top].mean()), **intervals}
+
+
+def _columns(matrix: Floats) -> Floats:
+    names = ("product_events",) if "product_events" in features.NAMES else ("popularity_30d", "engaged_before")
+    return matrix[:, [features.NAMES.index(name) for name in names]]
+
+
+def _first(examples: Sequence[Example], name: str) -> Doubles:
+    """A feature that is alike in all rows of a list [requests]."""
+    column = features.NAMES.index(name)
+    return np.array([e.features[0, column] for e in examples], np.float64)
+
+
+def _halves(group: str, values: Doubles, applies: Mask, unit: str) -> list[Segment]:
+    if not applies.any():
+        return []
+    middle = float(np.median(values[applies]))
+    low, high = (f"{side} {unit.format(middle)}" for side in ("up to", "over"))
+    return [Segment(group, low, applies & (values <= middle)), Segment(group, high, applies & (values > middle))]
+
+
+def _frequency(examples: Sequence[Example], query: Mask) -> list[Segment]:
+    values = np.nan_to_num(_first(examples, "query_frequency"), nan=0.0)
+    halves = _halves("query frequency", values, query, "{:.2f}")
+    names = ("tail: seldom asked", "head: often asked")
+    return [half._replace(name=name) for half, name in zip(halves, names, strict=False)]
+
+
+def _by_history(history: Array) -> list[Segment]:
+    closed = [
+        Segment("user's history", "new user" if high == 0 else f"{low} to {high}", (history >= low) & (history <= high))
+        for low, high in _HISTORY
+    ]
+    return [*closed, Segment("user's history", "20 and more", history > _HISTORY[-1][1])]
+
+
+def _by_cold(wanted: Answers, cold: Mask) -> list[Segment]:
+    if cold.all():
+        return []
+    asked = np.repeat(np.arange(len(wanted.lengths)), wanted.lengths)
+    has = np.bincount(asked[cold & wanted.positive], minlength=len(wanted.lengths)) > 0
+    return [
+        Segment("wanted products", "a cold one among them", has),
+        Segment("wanted products", "no cold one among them", ~has),
+    ]

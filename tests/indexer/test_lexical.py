@@ -1,0 +1,139 @@
+import csv
+import gzip
+import math
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from indexer.errors import SnapshotError
+from indexer.lexical import LexicalIndex
+from indexer.text import normalise, token_hashes, tokens
+
+ZH_TITLES = Path(__file__).parents[3] / "shared/data/zh_titles/titles.csv.gz"
+TEXTS = ["red mug", "blue mug mug", "red wool scarf", "!", "3/4 in. brass pipe", "防水登山靴", "red mug"]
+WORDS = ("red", "blue", "mug", "scarf", "wool", "pipe", "brass", "lamp", "desk", "chair")
+
+
+def made(count: int) -> list[str]:
+    """Texts of one to eight words, some of them repeated; the same for the same count."""
+    random = np.random.default_rng(0)
+    share = 1 / np.arange(1, len(WORDS) + 1)
+    return [" ".join(random.choice(WORDS, random.integers(1, 9), p=share / share.sum()).tolist()) for _ in range(count)]
+
+
+def brute_force(texts: list[str], query: str) -> list[float]:
+    """BM25 of every text, as it is written down (Robertson and Zaragoza 2009), k1 = 1.2 and b = 0.5."""
+    bags = [Counter(tokens(normalise(text))) for text in texts]
+    mean = sum(bag.total() for bag in bags) / len(bags)
+    scores = [0.0] * len(bags)
+    for word in set(tokens(normalise(query))):
+        holding = sum(word in bag for bag in bags)
+        idf = math.log(1 + (len(bags) - holding + 0.5) / (holding + 0.5))
+        for row, bag in enumerate(bags):
+            scores[row] += idf * bag[word] / (1.2 * (1 - 0.5 + 0.5 * bag.total() / mean) + bag[word])
+    return scores
+
+
+def test_the_score_is_the_formula() -> None:
+    # 7 texts of 2, 3, 3, 0, 4, 9 and 2 tokens; "scarf" stands in 1 of them, once.
+    idf = math.log(1 + (7 - 1 + 0.5) / (1 + 0.5))
+    norm = 1.2 * (1 - 0.5 + 0.5 * 3 / (23 / 7))
+    found = LexicalIndex.build(TEXTS).search("scarf", 10)
+    assert found.rows.tolist() == [2]
+    assert found.scores.tolist() == pytest.approx([idf * 1 / (norm + 1)])
+
+
+@pytest.mark.parametrize("query", ["red", "mug lamp chair", "desk desk wool", "blue red mug scarf pipe brass"])
+def test_search_agrees_with_brute_force(query: str) -> None:
+    texts = made(500)
+    index, expected = LexicalIndex.build(texts), np.array(brute_force(texts, query))
+    everything = np.arange(len(texts))
+    np.testing.assert_allclose(index.scores(query, everything), expected, rtol=1e-5)
+    for mask in (None, everything % 3 == 0, everything < 5, np.zeros(500, np.bool_)):
+        found = index.search(query, 20, mask)
+        allowed = expected if mask is None else np.where(mask, expected, 0)
+        assert len(found.rows) == min(20, np.count_nonzero(allowed))
+        np.testing.assert_allclose(found.scores, np.sort(allowed)[::-1][: len(found.rows)], rtol=1e-5)
+        np.testing.assert_array_equal(found.scores, index.scores(query, found.rows))
+        assert mask is None or mask[found.rows].all()
+
+
+def test_ties_are_broken_by_row() -> None:
+    index = LexicalIndex.build(["red mug", "red", "blue", *["red mug"] * 5])
+    assert index.search("mug", 10).rows.tolist() == [0, 3, 4, 5, 6, 7]
+    assert index.search("mug", 3).rows.tolist() == [0, 3, 4]
+    assert index.search("red", 3).rows.tolist() == [1, 0, 3]
+
+
+def test_only_what_shares_a_word_is_found() -> None:
+    index = LexicalIndex.build(TEXTS)
+    assert index.search("mug", 10).rows.tolist() == [1, 0, 6]
+    for query in ("", "!", "lamp", "7"):
+        found = index.search(query, 10)
+        assert (found.rows.dtype, found.rows.shape, found.scores.shape) == (np.int64, (0,), (0,))
+        assert index.scores(query, np.arange(7)).tolist() == [0.0] * 7
+    assert index.search("mug", 0).rows.tolist() == []
+
+
+def test_the_mask_acts_before_the_best_are_taken() -> None:
+    index = LexicalIndex.build(TEXTS)
+    mask = np.array([False, False, False, True, True, True, True])
+    assert index.search("mug", 1, mask).rows.tolist() == [6]
+    assert mask.tolist() == [False, False, False, True, True, True, True]
+
+
+def test_scores_keep_the_order_of_the_rows_asked_for() -> None:
+    index = LexicalIndex.build(TEXTS)
+    everything = index.scores("red mug", np.arange(7))
+    assert index.scores("red mug", np.array([6, 3, 6])).tolist() == [everything[6], 0.0, everything[6]]
+
+
+def test_a_misspelt_word_finds_what_was_meant() -> None:
+    index = LexicalIndex.build(TEXTS)
+    assert index.search("scraf", 10).rows.tolist() == [2]
+    assert index.search("redmug", 10).rows.tolist() == index.search("red mug", 10).rows.tolist()
+    assert index.scores("scraf", np.array([2])).tolist() == index.scores("scarf", np.array([2])).tolist()
+
+
+def test_expand_gives_the_tokens_the_search_uses() -> None:
+    index = LexicalIndex.build(TEXTS)
+    assert index.expand("Red scrafs, red lamps 3/4in").tolist() == token_hashes("red scarf lamp 3/4 inch").tolist()
+    assert index.expand("").shape == (0,)
+
+
+@pytest.mark.parametrize("texts", [TEXTS, ["!"], ["one"]])
+def test_what_was_saved_is_opened_memory_mapped(tmp_path: Path, texts: list[str]) -> None:
+    built = LexicalIndex.build(texts)
+    built.save(tmp_path / "lexical")
+    opened = LexicalIndex.load(tmp_path / "lexical")
+    assert len(opened) == len(texts)
+    assert all(isinstance(opened._bm25.scores[name], np.memmap) for name in ("data", "indices", "indptr"))
+    for query in ("red mugs", "靴", "one", "scraf"):
+        np.testing.assert_array_equal(opened.search(query, 5), built.search(query, 5))
+    assert {path.suffix for path in (tmp_path / "lexical").iterdir()} == {".npy", ".json"}
+
+
+def test_arrays_that_do_not_fit_are_refused(tmp_path: Path) -> None:
+    LexicalIndex.build(TEXTS).save(tmp_path)
+    np.save(tmp_path / "data.csc.index.npy", np.zeros(3, np.float32))
+    with pytest.raises(SnapshotError, match=r"do not fit each other\. Build the index again"):
+        LexicalIndex.load(tmp_path)
+
+
+@pytest.mark.real
+@pytest.mark.skipif(not ZH_TITLES.is_file(), reason="the Chinese titles are not beside the checkout")
+@pytest.mark.parametrize("count", [2, 3, 4])
+def test_a_chinese_title_is_found_by_its_rarest_tokens(count: int) -> None:
+    with gzip.open(ZH_TITLES, "rt", encoding="utf-8") as file:
+        titles = [normalise(row["title"]) for row in csv.DictReader(file)]
+    lists = [list(dict.fromkeys(tokens(title))) for title in titles]
+    rows_of = Counter(token for words in lists for token in words)
+    index = LexicalIndex.build(titles)
+    found = 0
+    for title, words in zip(titles, lists, strict=True):
+        rarest = set(sorted(words, key=lambda word: rows_of[word])[:count])
+        query = " ".join(word for word in words if word in rarest)
+        found += title in {titles[row] for row in index.search(query, 10).rows}
+    assert found / len(titles) >= 0.95
