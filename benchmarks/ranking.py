@@ -26,10 +26,10 @@ from indexer.errors import SnapshotError
 from indexer.snapshot import IndexSnapshot, open_latest
 from indexer.store import Store
 from ranker.examples import Slice, slice_of_time
-from ranker.log import Request, rated_requests
+from ranker.log import Request, Sources, rated_requests
 from ranker.model import Model, load_model
 from ranker.stages import Prepared
-from ranker.train import Sources, prepare
+from ranker.train import prepare
 from server.config import Settings, load_settings
 from server.rebuild import read_sources
 

@@ -44,9 +44,12 @@ class Covisited(NamedTuple):
     def scores(self, history: History, rows: Ints, last: int = RECENT) -> Doubles:
         """How strongly each of `rows` is tied to the history, float64 [rows]; 0 where it is not."""
         found, weights = self.spread(history, last)
-        order = np.argsort(rows)
-        places = order[np.searchsorted(rows, found, sorter=order).clip(max=len(rows) - 1)]
-        return np.bincount(places, weights * (rows[places] == found), minlength=len(rows)).astype(np.float64)
+        distinct, where = np.unique(rows, return_inverse=True)
+        if not len(distinct):
+            return np.zeros(0)
+        places = np.searchsorted(distinct, found).clip(max=len(distinct) - 1)
+        sums = np.bincount(places, weights * (distinct[places] == found), minlength=len(distinct))
+        return np.asarray(sums[where], np.float64)
 
     def save(self, folder: Path) -> None:
         """Write the three arrays."""

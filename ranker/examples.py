@@ -24,6 +24,11 @@ _UNJUDGED = 6
 _UNJUDGED_FROM = 50
 
 
+# Rows of a recalled list that the members are fitted on, beside those wanted. Evenly spread: were more of the first
+# places kept than of the last, what stands far back would seem wanted more often than it is.
+_FIT_ROWS = 100
+
+
 class Slice(IntEnum):
     """What a request is used for. Slices follow each other in time, or hold different queries; never parts of one."""
 
@@ -131,6 +136,9 @@ def _example(request: Request, part: Slice, context: Context, stage: Stage, beha
     if rows is None:
         found = stage.retrieval.recall(context, behaviour)
         rows, scores = found.rows, found.scores
+        if part is Slice.MEMBERS:
+            kept = _kept(rows, request)
+            rows, scores = rows[kept], scores[kept]
     elif part is Slice.MEMBERS:
         positions = request.positions
         if context.query and positions is None:
@@ -146,3 +154,10 @@ def _with_unjudged(rows: Ints, found: Candidates) -> Ints:
     """A judged list and a few others: evenly spread, so that the same log gives the same list."""
     others = np.setdiff1d(found.rows[_UNJUDGED_FROM:], rows)
     return np.union1d(rows, others[np.linspace(0, len(others) - 1, min(_UNJUDGED, len(others))).astype(int)])
+
+
+def _kept(rows: Ints, request: Request) -> Ints:
+    """The places of a recalled list that the members are fitted on."""
+    wanted = np.flatnonzero(np.isin(rows, list(request.wanted)))
+    others = np.linspace(0, len(rows) - 1, min(_FIT_ROWS, len(rows))).astype(np.int64)
+    return np.union1d(others, wanted)

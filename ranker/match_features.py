@@ -6,7 +6,7 @@ import numpy as np
 
 from indexer.arrays import Doubles, Ints
 from indexer.lexical import LexicalIndex
-from indexer.text import token_hashes
+from indexer.text import hashes_of, normalise, tokens
 from ranker.products import ProductTable, Words
 
 # BM25's usual constants (Robertson and Zaragoza 2009).
@@ -96,8 +96,8 @@ class _Entries:
 
 
 def _numeric(query: str) -> Ints:
-    """Hashes of the query's words that hold a digit: sizes, model codes."""
-    return token_hashes(" ".join(word for word in query.split() if any(c.isdigit() for c in word)))
+    """Hashes of the query's tokens that hold a digit: sizes, model codes."""
+    return hashes_of([word for word in tokens(normalise(query)) if any(c.isdigit() for c in word)])
 
 
 def _named(words: Words, codes: Ints, hashes: Ints) -> Doubles:

@@ -51,6 +51,8 @@ class Network(nn.Module):
         self.deep = nn.Sequential(
             nn.Linear(width, 128), nn.ReLU(), nn.Dropout(0.1), nn.Linear(128, 64), nn.ReLU(), nn.Dropout(0.1)
         )
+        # Vectors name products: without this the network learns the training slice's by heart.
+        self.forget = nn.Dropout(0.2)
         self.logit = nn.Linear(width + 64, 1)
 
     def standardise(self, features: Tensor) -> None:
@@ -64,9 +66,8 @@ class Network(nn.Module):
         features = ((x.features - self.mean) / self.deviation).clamp(-6, 6).nan_to_num(0.0)
         interest = self._interest(x)
         queries = x.queries[x.request]
-        first = torch.cat(
-            [features, x.candidates, interest, interest * x.candidates, queries, queries * x.candidates], dim=1
-        )
+        vectors = [x.candidates, interest, interest * x.candidates, queries, queries * x.candidates]
+        first = torch.cat([features, self.forget(torch.cat(vectors, dim=1))], dim=1)
         crossed = first
         for layer in self.cross:
             crossed = layer(first, crossed)

@@ -23,7 +23,7 @@ class Sample(NamedTuple):
 
 
 def fit_weights(samples: Sequence[Sample], depth: int = _DEPTH) -> dict[str, float]:
-    """The weights, by channel, of the greatest mean recall among the first `depth`; the best channel's is at least 1.
+    """The weights, by channel, of the greatest mean recall among the first `depth` that coordinate ascent finds.
 
     A channel keeps its weight unless another one is better, so that chance alone moves nothing.
     """

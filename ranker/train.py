@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
@@ -35,6 +35,15 @@ _FEWEST = 20
 Say = Callable[[str], None]
 
 
+class Material(NamedTuple):
+    """What the members are fitted and measured on: the lists of every slice, and what they were made with."""
+
+    prepared: Prepared
+    space: ProductSpace
+    weights: dict[str, dict[str, float]]
+    slices: dict[Slice, list[Example]]
+
+
 def train(
     store: Store,
     config: RankerConfig,
@@ -46,16 +55,9 @@ def train(
 ) -> str:
     """Fit and publish a model for `snapshot`; returns its id. Raises `InputError` where the log is too short."""
     started = time.perf_counter()
-    device = choose(config.device)
-    prepared = prepare(sources, snapshot, config)
-    space = _fit_space(prepared, snapshot, config, indexing, device, say)
-    stages = make_stages(prepared, snapshot, space, config, {})
-    with one_thread():
-        weights = fit_recall(prepared, stages, space, snapshot, encoder, config, say)
-        stages = with_weights(stages, weights)
-        slices = slice_examples(prepared, stages, space, snapshot, encoder, say)
-    _check_lengths(slices)
-    members = fit_members(slices, space.vectors, config, device, say)
+    made = gather(config, indexing, snapshot, encoder, sources, say)
+    prepared, space, slices = made.prepared, made.space, made.slices
+    members = fit_members(slices, space.vectors, config, choose(config.device), say)
     say("evaluate on the test slice")
     figures = evaluate.report(members, slices[Slice.TEST], space.vectors, config.positive_grade)
 
@@ -72,7 +74,7 @@ def train(
             "schema": features.fingerprint(),
             "space": space.save(folder),
             "fusion": members.fusion.kind,
-            "recall": {"candidates": config.candidates, "weights": weights},
+            "recall": {"candidates": config.candidates, "weights": made.weights},
             "learnt": _learnt(slices[Slice.MEMBERS]),
             "cuts": prepared.cuts,
             "requests": {part.name.lower(): len(slices[part]) for part in Slice},
@@ -81,6 +83,25 @@ def train(
         }
 
     return store.publish("models", fill)
+
+
+def gather(
+    config: RankerConfig,
+    indexing: IndexerConfig,
+    snapshot: IndexSnapshot,
+    encoder: Encoder,
+    sources: Sources,
+    say: Say,
+) -> Material:
+    """Fit the product space and the recall weights, and replay the log. Raises `InputError` where it is too short."""
+    prepared = prepare(sources, snapshot, config)
+    space = _fit_space(prepared, snapshot, config, indexing, choose(config.device), say)
+    stages = make_stages(prepared, snapshot, space, config, {})
+    with one_thread():
+        weights = fit_recall(prepared, stages, space, snapshot, encoder, config, say)
+        slices = slice_examples(prepared, with_weights(stages, weights), space, snapshot, encoder, say)
+    _check_lengths(slices)
+    return Material(prepared, space, weights, slices)
 
 
 def evaluate_again(

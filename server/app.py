@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import functools
 import logging
 import signal
 
@@ -23,7 +24,6 @@ from vitrine.v1 import (
 )
 
 from indexer.device import pin_to_one_thread
-from indexer.encoder import Encoder, load_encoder
 from indexer.errors import SnapshotError, VitrineError
 from indexer.store import Store
 from server import pipeline
@@ -32,6 +32,7 @@ from server.batcher import Batcher
 from server.catalog_service import CatalogService
 from server.config import Settings
 from server.desk import Desk
+from server.encoder import serving_encoder
 from server.event_service import EventService, Writer
 from server.interceptor import FaultInterceptor
 from server.live import Live
@@ -147,12 +148,7 @@ def open_live(settings: Settings) -> Live:
     if release is None:
         raise SnapshotError(f"{settings.store} has no live release. Make one with `vitrine rebuild`.")
     pin_to_one_thread()
-    return Live(store, settings, _serving_encoder(settings), release)
-
-
-def _serving_encoder(settings: Settings) -> Encoder:
-    """The encoder with one thread for each worker: a pool for each request's few tokens costs more than it gives."""
-    return load_encoder(settings.indexer.model_copy(update={"threads": settings.indexer.threads or 1}))
+    return Live(store, settings, functools.partial(serving_encoder, store, config=settings.indexer), release)
 
 
 async def serve(settings: Settings) -> None:

@@ -13,7 +13,7 @@ app = typer.Typer(
 app.command("import")(commands.import_dump)
 app.command("sample")(commands.sample)
 app.add_typer(commands.index, name="index")
-app.command("train")(commands.train_model)
+app.command("train")(commands.train_part)
 app.command("evaluate")(commands.evaluate)
 app.add_typer(commands.release, name="release")
 app.command("rebuild")(commands.rebuild_all)

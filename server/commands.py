@@ -6,6 +6,7 @@ import json
 import logging
 import time
 from dataclasses import asdict
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,16 +16,18 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 
 from indexer.build import build_index
 from indexer.dumps.registry import FORMATS, write
-from indexer.encoder import load_encoder
 from indexer.errors import InputError, SnapshotError
 from indexer.sample.shop import make_shop
 from indexer.snapshot import IndexSnapshot, open_latest
 from indexer.store import Store
+from indexer.tuned import newest_encoder
 from ranker.model import REPORT, load_model
 from ranker.report import write_report
 from ranker.train import evaluate_again, train
+from ranker.train_encoder import tune_encoder
 from server import app, tables
 from server.config import Settings, load_settings
+from server.encoder import fitting_encoder
 from server.rebuild import JobLog, read_sources, rebuild
 from server.release import Releases
 
@@ -34,6 +37,14 @@ out = Console()
 Config = Annotated[Path, typer.Option("--config", "-c", help="The configuration file.", envvar="VITRINE_CONFIG")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
 DEFAULT = Path("vitrine.toml")
+
+
+class Part(StrEnum):
+    """What `vitrine train` trains."""
+
+    MODEL = "model"
+    ENCODER = "encoder"
+
 
 index = typer.Typer(help="Build, verify and list indexes.", no_args_is_help=True)
 release = typer.Typer(help="Create, list, promote and roll back releases.", no_args_is_help=True)
@@ -76,7 +87,7 @@ def index_build(path: Config = DEFAULT) -> None:
     settings = load_settings(path)
     store = Store(settings.store)
     with store.locked("rebuild"), _Bar() as bar:
-        encoder = load_encoder(settings.indexer)
+        encoder = newest_encoder(store, settings.indexer)
         name = build_index(store, settings.indexer, encoder, bar.advance)
     tables.indexes(out, [store.manifest("indexes", name)])
 
@@ -103,15 +114,34 @@ def index_list(path: Config = DEFAULT, as_json: AsJson = False) -> None:
     _print_json(manifests) if as_json else tables.indexes(out, manifests)
 
 
-def train_model(path: Config = DEFAULT) -> None:
-    """Train a model on the newest index and publish it; the live release is not touched."""
+def train_part(
+    part: Annotated[Part, typer.Argument(help="model: rank by the newest index; encoder: tune it on the log.")] = (
+        Part.MODEL
+    ),
+    path: Config = DEFAULT,
+) -> None:
+    """Train a model on the newest index, or tune the encoder, and publish it; the live release is not touched."""
     settings = load_settings(path)
     store = Store(settings.store)
     with store.locked("rebuild"):
-        snapshot = open_latest(store, settings.indexer)
-        encoder = load_encoder(settings.indexer)
-        name = train(store, settings.ranker, settings.indexer, snapshot, encoder, read_sources(settings), _Say())
+        (_train_encoder if part is Part.ENCODER else _train_model)(store, settings)
+
+
+def _train_model(store: Store, settings: Settings) -> None:
+    snapshot = open_latest(store, settings.indexer)
+    encoder = fitting_encoder(store, snapshot.manifest, settings.indexer)
+    name = train(store, settings.ranker, settings.indexer, snapshot, encoder, read_sources(settings), _Say())
     tables.report(out, _stored_report(store, name), f"model {name}")
+
+
+def _train_encoder(store: Store, settings: Settings) -> None:
+    name = tune_encoder(store, settings.ranker, settings.indexer, read_sources(settings), _Say())
+    seconds = store.manifest("encoders", name)["seconds"]
+    out.print(f"Encoder {name}, tuned in {seconds:.1f} s.", highlight=False, soft_wrap=True)
+    if settings.indexer.tuned:
+        out.print("The next index is built with it: `vitrine rebuild`, or `vitrine index build` and `vitrine train`.")
+    else:
+        out.print("It is not used: indexer.tuned = false. Set it to true, then `vitrine rebuild`.")
 
 
 def evaluate(
@@ -128,7 +158,7 @@ def evaluate(
     name = model or store.latest("models")
     snapshot = IndexSnapshot(store, store.manifest("models", name)["index"], settings.indexer)
     opened = load_model(store, name, snapshot, settings.indexer)
-    encoder = load_encoder(settings.indexer)
+    encoder = fitting_encoder(store, snapshot.manifest, settings.indexer)
     report = evaluate_again(opened, settings.ranker, snapshot, encoder, read_sources(settings), _Say())
     page = page or settings.store / "reports" / f"{name}.html"
     write_report(report, page, f"Evaluation of model {name}")
@@ -184,6 +214,7 @@ def rebuild_all(
     note: Annotated[str, typer.Option(help="A word for whoever reads the list of releases.")] = "rebuild",
     quiet: Annotated[bool, typer.Option("--quiet", help="Only the JSON log, for cron.")] = False,
     log: Annotated[Path | None, typer.Option(help="Append the JSON log to this file, not to standard error.")] = None,
+    tune: Annotated[bool, typer.Option("--tune", help="First tune the encoder on the log.")] = False,
     path: Config = DEFAULT,
 ) -> None:
     """The offline job: build, train, evaluate, release, promote. A failure at any step leaves the live release.
@@ -195,7 +226,7 @@ def rebuild_all(
     with contextlib.ExitStack() as open_things:
         stream = None if log is None else open_things.enter_context(log.open("a", encoding="utf-8"))
         bar = open_things.enter_context(_Bar(disable=quiet))
-        made = rebuild(settings, JobLog(stream), bar.advance, _Say(quiet), note)
+        made = rebuild(settings, JobLog(stream), bar.advance, _Say(quiet), note, tune=tune)
     if not quiet:
         tables.report(out, _stored_report(Store(settings.store), made.model), f"release {made.number}")
 

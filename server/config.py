@@ -23,6 +23,9 @@ class ServerConfig(Table):
     ranking_budget_ms: float = Field(
         15.0, ge=0, description="A request with less time left than this is answered in recall order, and told so."
     )
+    network_budget_ms: float = Field(
+        10.0, ge=0, description="A request with only this much more time left is ranked without the DNN, and told so."
+    )
     clock: str = Field(
         "wall", pattern="^(wall|log)$", description="log: time goes on from the last event, for a historic data set."
     )

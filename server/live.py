@@ -2,7 +2,8 @@
 
 import logging
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from indexer.encoder import Encoder
 from indexer.store import Store
@@ -13,20 +14,23 @@ from server.state import State, load_state
 
 logger = logging.getLogger(__name__)
 
+# Loads the encoder of an index, given its manifest.
+EncoderFor = Callable[[Mapping[str, Any]], Encoder]
+
 
 class Live:
     """Holds the one reference to the current state. Safe to call from several threads."""
 
-    def __init__(self, store: Store, settings: Settings, encoder: Encoder, release: Release) -> None:
+    def __init__(self, store: Store, settings: Settings, encoder_for: EncoderFor, release: Release) -> None:
         self._store = store
         self._settings = settings
-        self._encoder = encoder
+        self._encoder_for = encoder_for
         # Held while an event goes to the journal and into the state, and while a state is swapped: an event is in the
         # new state either because it was replayed or because it came after, never twice and never not at all.
         self._lock = threading.Lock()
         self.journal = Journal(store.root / FILE)
         # `_folded` is the last entry of the journal that is in the state; another process may write entries too.
-        self.state, self._folded = self._load(release)
+        self.state, self._folded = self._load(release, None)
 
     def write(self, requests: Sequence[Sequence[Sequence[Entry]]]) -> list[tuple[int, int]]:
         """Write the events of several requests in one transaction; returns (written, duplicates) of each.
@@ -46,7 +50,7 @@ class Live:
 
     def swap(self, release: Release, warm: Callable[[State], None]) -> State:
         """Open `release` aside, `warm` it and make it current; the old state answers until then and what it began."""
-        state, replayed = self._load(release)
+        state, replayed = self._load(release, self.state.encoder)
         warm(state)
         with self._lock:
             self._folded = self._catch_up(state, replayed)
@@ -60,8 +64,15 @@ class Live:
         state.fold(self.journal.read(after=folded, up_to=last))
         return last
 
-    def _load(self, release: Release) -> tuple[State, int]:
-        """The state of a release, and the journal's sequence number up to which it has been replayed."""
+    def _load(self, release: Release, at_hand: Encoder | None) -> tuple[State, int]:
+        """The state of a release, and the journal's sequence number up to which it has been replayed.
+
+        The encoder `at_hand` is kept where the release's index was built with it: loading one compiles it for seconds.
+        """
+        index = self._store.manifest("indexes", release.index)
+        encoder = at_hand
+        if encoder is None or encoder.fingerprint != index["encoder"]["fingerprint"]:
+            encoder = self._encoder_for(index)
         sequence = self.journal.sequence()
         events = read_log(self._settings.ranker.events, self._store.root, up_to=sequence)
-        return load_state(self._store, release, self._settings, self._encoder, events), sequence
+        return load_state(self._store, release, self._settings, encoder, events), sequence

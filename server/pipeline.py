@@ -6,11 +6,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from indexer.arrays import Doubles, Floats, Ints, Mask
+from indexer.arrays import Floats, Ints, Mask
 from indexer.text import normalise
 from ranker import features, recall
 from ranker.features import Context
 from ranker.history import History, viewed
+from ranker.model import Scores
 from ranker.recall import Candidates
 from ranker.scoring import Scorable
 from server.filters import Filter, rows_matching
@@ -60,6 +61,14 @@ class Answer(NamedTuple):
     timings: Sequence[tuple[str, float]]
     degraded: Sequence[tuple[str, str]]
     personal: bool = False
+
+
+class _Plan(NamedTuple):
+    """Which members rank a request, and what is left out, as (stage, reason)."""
+
+    trees: bool
+    network: bool
+    degraded: Sequence[tuple[str, str]]
 
 
 class _Stopwatch:
@@ -118,7 +127,7 @@ def similar(state: State, asks: Sequence[Ask]) -> list[Answer]:
         found = recall.fuse([near, related], k)
         answers.append((ask, found))
     watch.lap("recall")
-    return [_page(state, ask, found, found.scores, None, None, watch, []) for ask, found in answers]
+    return [_page(state, ask, found, None, None, watch, []) for ask, found in answers]
 
 
 def _query_vectors(state: State, asks: Sequence[Ask]) -> list[Floats]:
@@ -154,25 +163,20 @@ def _ranked(
     watch: _Stopwatch,
 ) -> list[Answer]:
     """Features, scores and pages; what cannot be ranked is left in recall order."""
-    unranked = [_unranked(state, kind, ask, c) for ask, c in zip(asks, found, strict=True)]
+    plans = [_plan(state, kind, ask, c) for ask, c in zip(asks, found, strict=True)]
     lists = [
         Scorable(context, c.rows, features.matrix(context, c.rows, state.model.catalogue, state.behaviour))
-        for context, c, reasons in zip(contexts, found, unranked, strict=True)
-        if not reasons
+        if plan.trees
+        else None
+        for context, c, plan in zip(contexts, found, plans, strict=True)
     ]
     watch.lap("features")
-    scored = iter(zip(lists, state.model.members.score(lists, state.model.space.vectors), strict=True))
+    scores = _scores(state, plans, lists)
     watch.lap("score")
     answers = []
-    for ask, context, candidates, reasons in zip(asks, contexts, found, unranked, strict=True):
+    for i, (ask, context) in enumerate(zip(asks, contexts, strict=True)):
         personal = bool(context.history.rows) or (not context.query and context.user_vector is not None)
-        if reasons:
-            answers.append(_page(state, ask, candidates, candidates.scores, None, None, watch, reasons, personal))
-        else:
-            item, scores = next(scored)
-            answers.append(
-                _page(state, ask, candidates, scores.fused, scores.network, item.features, watch, [], personal)
-            )
+        answers.append(_page(state, ask, found[i], scores[i], lists[i], watch, plans[i].degraded, personal))
     watch.lap("page")
     return [
         answer._replace(timings=[("wait", watch.start - ask.asked), *watch.laps])
@@ -180,33 +184,53 @@ def _ranked(
     ]
 
 
-def _unranked(state: State, kind: str, ask: Ask, found: Candidates) -> list[tuple[str, str]]:
-    """Why a request is not ranked, as (stage, reason); empty if it is."""
+def _plan(state: State, kind: str, ask: Ask, found: Candidates) -> _Plan:
+    """What can be done for a request in the time it has left."""
     if not len(found.rows):
-        return [("recall", "no candidate: the filter matches none, or no engagement is known yet")]
+        return _unranked("recall", "no candidate: the filter matches none, or no engagement is known yet")
     if kind not in state.model.manifest["learnt"]:
         # A ranker that never saw a query in training ranks a query's candidates by everything but the query.
-        return [("score", f"the log held too few requests by {kind} to learn from: hits are in recall order")]
-    if ask.deadline - time.monotonic() < state.ranking_budget:
-        return [("score", "the deadline left no time to rank: hits are in recall order")]
-    return []
+        return _unranked("score", f"the log held too few requests by {kind} to learn from: hits are in recall order")
+    left = ask.deadline - time.monotonic()
+    if left < state.ranking_budget:
+        return _unranked("score", "the deadline left no time to rank: hits are in recall order")
+    if left < state.ranking_budget + state.network_budget:
+        return _Plan(True, False, [("network", "the deadline left no time for the DNN: the trees ranked alone")])
+    return _Plan(True, True, [])
+
+
+def _unranked(stage: str, reason: str) -> _Plan:
+    return _Plan(False, False, [(stage, reason)])
+
+
+def _scores(state: State, plans: Sequence[_Plan], lists: Sequence[Scorable | None]) -> list[Scores | None]:
+    """The scores of each list that is ranked: one pass for those that the network ranks, one for those it does not."""
+    scores: list[Scores | None] = [None] * len(lists)
+    for network in (True, False):
+        mine = {i: item for i, item in enumerate(lists) if item is not None and plans[i].network is network}
+        made = state.model.members.score(list(mine.values()), state.model.space.vectors, skip_network=not network)
+        for i, each in zip(mine, made, strict=True):
+            scores[i] = each
+    return scores
 
 
 def _page(
     state: State,
     ask: Ask,
     found: Candidates,
-    fused: Doubles,
-    network: Doubles | None,
-    matrix: Floats | None,
+    scores: Scores | None,
+    ranked: Scorable | None,
     watch: _Stopwatch,
-    degraded: list[tuple[str, str]],
+    degraded: Sequence[tuple[str, str]],
     personal: bool = False,
 ) -> Answer:
     """The hits of the asked page; equal scores keep recall order, so that pages do not overlap."""
+    fused, network = (found.scores, None) if scores is None else scores
     places = np.argsort(-fused, kind="stable")[ask.offset : ask.offset + ask.size]
     sources = _sources(found, found.rows[places])
-    trees = None if matrix is None or not len(places) else state.model.members.tree_scores(matrix[places])
+    trees = None
+    if ranked is not None and len(places):
+        trees = state.model.members.tree_scores(ranked.features[places])
     hits = [
         Hit(
             row=int(found.rows[place]),

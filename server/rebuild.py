@@ -8,13 +8,14 @@ from typing import IO, Any, TypeVar
 
 from indexer.build import Progress, build_index
 from indexer.canonical import read_judgments
-from indexer.encoder import load_encoder
 from indexer.snapshot import IndexSnapshot
 from indexer.store import Store
+from indexer.tuned import newest_encoder
 from ranker.journal import read_log
 from ranker.log import Sources
 from ranker.model import REPORT
 from ranker.train import train
+from ranker.train_encoder import tune_encoder
 from server.config import Settings
 from server.release import Release, Releases
 
@@ -54,15 +55,22 @@ class JobLog:
         return result
 
 
-def rebuild(settings: Settings, log: JobLog, progress: Progress, say: Callable[[str], None], note: str) -> Release:
-    """Read the latest catalogue and log, and bring a new release live. Raises `LockedError` while another run works."""
+def rebuild(
+    settings: Settings, log: JobLog, progress: Progress, say: Callable[[str], None], note: str, *, tune: bool = False
+) -> Release:
+    """Read the latest catalogue and log, and bring a new release live. Raises `LockedError` while another run works.
+
+    With `tune`, the encoder is first tuned on the log.
+    """
     store = Store(settings.store)
     releases = Releases(store)
     with store.locked("rebuild"):
-        encoder = log.step("encoder", lambda: load_encoder(settings.indexer))
+        sources = log.step("read log", lambda: read_sources(settings))
+        if tune:
+            log.step("tune encoder", lambda: tune_encoder(store, settings.ranker, settings.indexer, sources, say))
+        encoder = log.step("encoder", lambda: newest_encoder(store, settings.indexer))
         index = log.step("build", lambda: build_index(store, settings.indexer, encoder, progress))
         snapshot = log.step("open index", lambda: IndexSnapshot(store, index, settings.indexer))
-        sources = log.step("read log", lambda: read_sources(settings))
         model = log.step(
             "train", lambda: train(store, settings.ranker, settings.indexer, snapshot, encoder, sources, say)
         )

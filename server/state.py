@@ -7,13 +7,13 @@ from dataclasses import dataclass
 import polars as pl
 
 from indexer.encoder import Encoder
-from indexer.errors import SnapshotError
 from indexer.snapshot import IndexSnapshot
 from indexer.store import Store
 from ranker.behaviour import Behaviour
 from ranker.log import engagements, folding
 from ranker.model import Model, load_model
 from server.config import Settings
+from server.encoder import check_fit
 from server.filters import column_types
 from server.release import Release
 
@@ -30,6 +30,7 @@ class State:
     columns: Mapping[str, str]
     positive_rating: float
     ranking_budget: float  # seconds
+    network_budget: float  # seconds
     clock_offset: float  # seconds
     loaded: float
 
@@ -47,11 +48,7 @@ def load_state(
 ) -> State:
     """Open a release and replay the whole log into it. Raises `SnapshotError` where its parts do not fit together."""
     snapshot = IndexSnapshot(store, release.index, settings.indexer)
-    if encoder.fingerprint != snapshot.encoder_fingerprint:
-        raise SnapshotError(
-            f"The configured encoder {encoder.name} has fingerprint {encoder.fingerprint}, index {snapshot.id} was "
-            f"built with {snapshot.encoder_fingerprint}. Configure the encoder of the index, or build the index again."
-        )
+    check_fit(encoder, snapshot.manifest)
     model = load_model(store, release.model, snapshot, settings.indexer)
     state = State(
         release=release,
@@ -62,6 +59,7 @@ def load_state(
         columns=column_types(snapshot.products),
         positive_rating=settings.ranker.positive_rating,
         ranking_budget=settings.server.ranking_budget_ms / 1e3,
+        network_budget=settings.server.network_budget_ms / 1e3,
         clock_offset=_offset(settings.server.clock, events),
         loaded=time.time(),
     )

@@ -11,8 +11,17 @@ from rich.table import Table
 from server.config import Settings
 from server.release import Release
 
-_METRICS = ("mrr", "hr@10", "recall@10", "recall@100", "auc", "gauc")
-_CLASSES = ("accuracy", "precision", "recall", "f1", "threshold", "log_loss", "ece")
+# What fits 80 columns; the report page and --json have all figures. Header by figure.
+_METRICS = {"hr@10": "HR@10", "recall@100": "recall\n@100", "auc": "AUC"}
+_CLASSES = {
+    "accuracy": "accuracy",
+    "precision": "precision",
+    "recall": "recall",
+    "f1": "F1",
+    "log_loss": "log\nloss",
+    "ece": "ECE",
+}
+_ROLES = ("chosen", "best member", "best baseline")
 
 
 def counts(console: Console, title: str, kept: Mapping[str, int], dropped: Mapping[str, int]) -> None:
@@ -37,10 +46,15 @@ def indexes(console: Console, manifests: Sequence[Mapping[str, Any]]) -> None:
             f"{numbers['embedded']:,}",
             index["kind"],
             f"{index['recall_at_100']:.4f}",
-            f"{entry['encoder']['name']} {entry['encoder']['fingerprint']} ({entry['encoder']['backend']})",
+            _encoder(entry["encoder"]),
             f"{entry['seconds']:.1f}",
         )
     console.print(table)
+
+
+def _encoder(entry: Mapping[str, Any]) -> str:
+    name = f"tuned {entry['tuned']['id']}" if entry.get("tuned") else entry["name"]
+    return f"{name} {entry['fingerprint']} ({entry['backend']})"
 
 
 def releases(console: Console, listed: Sequence[Release], live: Release | None) -> None:
@@ -56,10 +70,12 @@ def releases(console: Console, listed: Sequence[Release], live: Release | None) 
 
 def report(console: Console, content: Mapping[str, Any], title: str) -> None:
     """An evaluation: ranking figures, the chosen order against each other, figures as a classifier, segments."""
-    heading = (
-        f"{title}: test slice, {content['requests']:,} requests, {content['rows']:,} rows; 95 % bootstrap intervals"
+    ranking = Table(
+        title=f"{title}: test slice, {content['requests']:,} requests",
+        caption="±: half of the 95 % bootstrap interval. p: paired randomisation test of NDCG@10, two-sided, "
+        "with Holm's correction",
     )
-    ranking = Table("scorer", "ndcg@10", *_METRICS, "NDCG@10: chosen minus this", "p", title=heading)
+    _columns(ranking, "scorer", "NDCG@10", *_METRICS.values(), "chosen\nminus this", "p")
     for row in content["table"]:
         chosen = row["scorer"] == content["chosen"]
         difference = content["chosen_minus_other_ndcg"].get(row["scorer"])
@@ -67,18 +83,18 @@ def report(console: Console, content: Mapping[str, Any], title: str) -> None:
             row["scorer"],
             _interval(row["metrics"]["ndcg@10"]),
             *(_number(row["metrics"][name]["mean"]) for name in _METRICS),
-            "chosen" if chosen else _signed(difference),
-            "" if difference is None else _number(difference["p_holm"]),
+            "chosen" if chosen else _interval(difference, sign="+"),
+            "" if difference is None else _p(difference["p_holm"]),
             style="bold" if chosen else "",
         )
-    ranking.caption = "p: paired randomisation test, two-sided, with Holm's correction for the number of comparisons"
     console.print(ranking)
     _classifiers(console, content)
     _segments(console, content)
 
 
 def _classifiers(console: Console, content: Mapping[str, Any]) -> None:
-    table = Table("scorer", *_CLASSES, title="as a classifier; the threshold was chosen on the validation slice")
+    table = Table(title="as a classifier; the threshold was chosen on the validation slice")
+    _columns(table, "scorer", *_CLASSES.values())
     for row in content["table"]:
         if row["classification"]:
             style = "bold" if row["scorer"] == content["chosen"] else ""
@@ -88,13 +104,26 @@ def _classifiers(console: Console, content: Mapping[str, Any]) -> None:
 
 
 def _segments(console: Console, content: Mapping[str, Any]) -> None:
-    shown = [role if role == scorer else f"{role}: {scorer}" for role, scorer in content["shown"].items()]
-    table = Table("by", "segment", "requests", *shown, title="NDCG@10 in parts of the requests")
+    shown = {role: scorer for role, scorer in content["shown"].items() if role in _ROLES}
+    table = Table(title="NDCG@10 in parts of the requests")
+    heads = (f"{role}:\n{scorer}".replace("best ", "best\n") for role, scorer in shown.items())
+    _columns(table, "segment", "requests", *heads)
+    group = None
     for row in content["segments"]:
-        figures = (_interval(value) for value in row["ndcg@10"].values())
-        table.add_row(row["group"], row["segment"], f"{row['requests']:,}", *figures)
+        if row["group"] != group:
+            group = row["group"]
+            table.add_section()
+            table.add_row(f"[dim]{group}[/]")
+        table.add_row(row["segment"], f"{row['requests']:,}", *(_interval(row["ndcg@10"][role]) for role in shown))
     if table.row_count:
         console.print(table)
+
+
+def _columns(table: Table, name: str, *figures: str) -> None:
+    """A name that is folded where the terminal is narrow, and figures that are never cut."""
+    table.add_column(name, overflow="fold", vertical="bottom")
+    for figure in figures:
+        table.add_column(figure, justify="right", no_wrap=True)
 
 
 def settings(console: Console, current: Settings, default: Settings) -> None:
@@ -116,17 +145,22 @@ def settings(console: Console, current: Settings, default: Settings) -> None:
     console.print(table)
 
 
-def _number(value: float | None) -> str:
-    return "–" if value is None else f"{value:.4f}"
-
-
-def _interval(value: Mapping[str, float | None]) -> str:
-    if value["mean"] is None:
+def _number(value: float | None, sign: str = "") -> str:
+    """Three places, which is more than the interval knows; a figure below 1 without its nought."""
+    if value is None:
         return "–"
-    return f"{value['mean']:.4f} [dim]{value['low']:.3f}–{value['high']:.3f}[/]"
+    text = f"{value:{sign}.3f}"
+    return text.replace("0.", ".", 1) if abs(value) < 0.9995 else text
 
 
-def _signed(value: Mapping[str, float | None] | None) -> str:
+def _p(value: float) -> str:
+    return "<.001" if value < 0.001 else _number(value)
+
+
+def _interval(value: Mapping[str, float | None] | None, sign: str = "") -> str:
     if value is None or value["mean"] is None:
-        return ""
-    return f"{value['mean']:+.4f} [dim]{value['low']:+.4f} to {value['high']:+.4f}[/]"
+        return "–"
+    low, high = value["low"], value["high"]
+    if low is None or high is None:
+        return _number(value["mean"], sign)
+    return f"{_number(value['mean'], sign)} ±{_number((high - low) / 2)}"

@@ -15,7 +15,7 @@ from ranker.log import Request
 ALS_GRID: Sequence[Parameters] = (
     {"factors": 64, "regularization": 0.05, "alpha": 2.0, "iterations": 15},
     {"factors": 128, "regularization": 0.05, "alpha": 2.0, "iterations": 15},
-    {"factors": 128, "regularization": 5.0, "alpha": 10.0, "iterations": 15},
+    {"factors": 64, "regularization": 5.0, "alpha": 10.0, "iterations": 15},
 )
 BPR_GRID: Sequence[Parameters] = (
     {"factors": 64, "learning_rate": 0.05, "regularization": 0.01, "iterations": 100},

@@ -10,19 +10,26 @@ import polars as pl
 import pytest
 import torch
 
+from indexer.arrays import Floats
 from indexer.build import build_index
 from indexer.canonical import EVENTS, PRODUCTS, Dump, conform
 from indexer.config import IndexerConfig
 from indexer.encoder import Encoder
+from indexer.exact import ExactIndex
+from indexer.lexical import LexicalIndex
 from indexer.sample.shop import make_shop
 from indexer.snapshot import IndexSnapshot, TokenLists, open_latest
 from indexer.store import Store
 from indexer.text import token_hashes
 from ranker.config import RankerConfig
+from ranker.covisited import Covisited, fit_covisited
 from ranker.features import Catalogue
+from ranker.history import CLICK
+from ranker.log import Sources
 from ranker.model import Model, load_model
 from ranker.products import ProductTable, product_table
-from ranker.train import Sources, train
+from ranker.space import ProductSpace
+from ranker.train import train
 
 DIMENSIONS = 32
 
@@ -35,7 +42,7 @@ def _token_vector(token: int) -> np.ndarray:
 class HashEncoder:
     """A text is the sum of one random vector for each of its tokens: shared words make texts near."""
 
-    name, fingerprint, dimensions, backend = "hash", "0123456789abcdef", DIMENSIONS, "numpy"
+    name, fingerprint, dimensions, backend, tuned = "hash", "0123456789abcdef", DIMENSIONS, "numpy", None
 
     def encode(self, texts: Sequence[str], progress: Callable[[int], None] | None = None) -> np.ndarray:
         sums = [sum((_token_vector(int(t)) for t in token_hashes(text)), _token_vector(0) * 1e-3) for text in texts]
@@ -44,13 +51,15 @@ class HashEncoder:
 
 
 class _Titles:
-    """What `product_table` reads of a snapshot."""
+    """What the ranker reads of a snapshot."""
 
     def __init__(self, products: pl.DataFrame) -> None:
-        lists = [token_hashes(title) for title in products["title"]]
+        titles = products["title"].to_list()
+        lists = [token_hashes(title) for title in titles]
         self.products = products.to_arrow()
         self.tokens = TokenLists(np.concatenate(lists), np.cumsum([0, *map(len, lists)], dtype=np.int64))
-        self.vectors = HashEncoder().encode(products["title"].to_list())
+        self.vectors = HashEncoder().encode(titles)
+        self.index, self.lexical = ExactIndex(self.vectors), LexicalIndex.build(titles)
 
     def __len__(self) -> int:
         return len(self.vectors)
@@ -94,26 +103,50 @@ def encoder() -> Encoder:
 
 
 @pytest.fixture(scope="session")
-def table() -> Callable[..., ProductTable]:
-    """Makes a product table of titles; further columns by keyword, absent ones are null."""
+def titles() -> Callable[..., IndexSnapshot]:
+    """Makes what stands for an index of titles; further columns by keyword, absent ones are null."""
 
-    def make(*titles: str, **columns: Sequence[object]) -> ProductTable:
+    def make(*titles: str, **columns: Sequence[object]) -> IndexSnapshot:
         ids = [f"P{row}" for row in range(len(titles))]
         frame = pl.DataFrame({"product_id": ids, "title": list(titles), **columns})
-        return product_table(cast(IndexSnapshot, _Titles(conform(frame, PRODUCTS))))
+        return cast(IndexSnapshot, _Titles(conform(frame, PRODUCTS)))
 
     return make
 
 
 @pytest.fixture(scope="session")
-def catalogue(table: Callable[..., ProductTable]) -> Callable[..., Catalogue]:
-    """Makes a catalogue whose product space is the titles' own space."""
+def table(titles: Callable[..., IndexSnapshot]) -> Callable[..., ProductTable]:
+    """Makes a product table, as `titles` makes an index."""
+    return lambda *names, **columns: product_table(titles(*names, **columns))
 
-    def make(*titles: str, **columns: Sequence[object]) -> Catalogue:
-        made = table(*titles, **columns)
-        return Catalogue(made, made.vectors)
+
+@pytest.fixture(scope="session")
+def engaged() -> Callable[..., pl.DataFrame]:
+    """Makes a frame of engagements, sorted by time, of tuples: user, row, time and, unless it is CLICK, the kind."""
+
+    def make(*rows: tuple[object, ...]) -> pl.DataFrame:
+        schema = {"user_id": pl.String, "row": pl.Int64, "time": pl.Float64, "kind": pl.Int64, "query": pl.String}
+        whole = [(*row, *(CLICK, "")[len(row) - 3 :]) for row in rows]
+        return pl.DataFrame(whole, schema, orient="row").sort("time", maintain_order=True)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def catalogue(table: Callable[..., ProductTable], engaged: Callable[..., pl.DataFrame]) -> Callable[..., Catalogue]:
+    """Makes a catalogue whose product space is the titles' own space; without `covisited` no product has neighbours."""
+
+    def make(*titles: str, covisited: Covisited | None = None, **columns: Sequence[object]) -> Catalogue:
+        made, none = table(*titles, **columns), fit_covisited(engaged(), len(titles))
+        return Catalogue(made, LexicalIndex.build(titles), made.vectors, covisited or none)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def plain_space() -> Callable[[Floats], ProductSpace]:
+    """Makes a product space that is the titles' own, without a tower."""
+    return lambda vectors: ProductSpace(None, np.eye(DIMENSIONS, dtype=np.float32), vectors, ExactIndex(vectors))
 
 
 @pytest.fixture(scope="session")

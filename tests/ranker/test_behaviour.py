@@ -5,8 +5,9 @@ from math import exp, log
 import numpy as np
 import pytest
 
-from ranker.behaviour import LIFETIMES, Behaviour
-from ranker.history import ADD_TO_CART, CLICK, EMPTY, PURCHASE, RETURN, VIEW, Engagement
+from ranker import behaviour as module
+from ranker.behaviour import LIFETIMES, MONTH, Behaviour
+from ranker.history import ADD_TO_CART, CLICK, DISLIKE, EMPTY, PURCHASE, RATING, RETURN, VIEW, Engagement
 
 DAY = 86_400.0
 NOW = 1_700_000_000.0
@@ -25,37 +26,52 @@ def test_popularity_is_the_decayed_sum() -> None:
         Engagement(None, 2, ADD_TO_CART, NOW - 1 * DAY),
         Engagement("u", 2, PURCHASE, NOW),
     )
-    assert LIFETIMES == (7.0, 30.0)
-    week = 0.2 * exp(-10 / 7) + 1.0 * exp(-3 / 7) + 2.0 * exp(-1 / 7) + 4.0 * exp(-0 / 7)
-    month = 0.2 * exp(-10 / 30) + 1.0 * exp(-3 / 30) + 2.0 * exp(-1 / 30) + 4.0 * exp(-0 / 30)
+    assert LIFETIMES == (3.0, 10.0, 30.0, 120.0)
+    sums = [
+        0.2 * exp(-10 / lifetime) + 1.0 * exp(-3 / lifetime) + 2.0 * exp(-1 / lifetime) + 4.0 * exp(-0 / lifetime)
+        for lifetime in LIFETIMES
+    ]
     np.testing.assert_allclose(
-        behaviour.popularity(np.array([2, 0]), NOW), [[log(1 + week), 0.0], [log(1 + month), 0.0]], rtol=1e-9
+        behaviour.popularity(np.array([2, 0]), NOW), [[log(1 + each), 0.0] for each in sums], rtol=1e-9
     )
 
 
 def test_popularity_decays_with_now() -> None:
     behaviour = heard(Engagement("u", 1, CLICK, NOW))
     later = behaviour.popularity(np.array([1]), NOW + 14 * DAY)
-    np.testing.assert_allclose(later[:, 0], [log(1 + exp(-14 / 7)), log(1 + exp(-14 / 30))], rtol=1e-9)
+    np.testing.assert_allclose(later[:, 0], [log(1 + exp(-14 / lifetime)) for lifetime in LIFETIMES], rtol=1e-9)
 
 
-def test_a_return_is_not_popular() -> None:
-    behaviour = heard(Engagement("u", 1, RETURN, NOW))
+@pytest.mark.parametrize("kind", [RETURN, DISLIKE])
+def test_what_went_wrong_is_not_popular(kind: int) -> None:
+    behaviour = heard(Engagement("u", 1, kind, NOW, "boot"))
     assert (behaviour.popularity(np.arange(5), NOW) == 0).all()
     assert behaviour.most_popular(5).tolist() == []
+    assert behaviour.after_query("boot") == {}
+    assert behaviour.first_time[1] == np.inf
+    assert behaviour.last_time == NOW
 
 
 @pytest.mark.parametrize("seed", range(5))
 def test_late_events_commute(seed: int) -> None:
     rng = np.random.default_rng(seed)
-    users = ["u", "v", None]
+    users, kinds = ["u", "v", None], (VIEW, CLICK, ADD_TO_CART, PURCHASE, RATING, DISLIKE)
     events = [
-        Engagement(users[rng.integers(3)], int(rng.integers(5)), int(rng.integers(VIEW, RETURN)), NOW + float(t))
+        Engagement(
+            *(users[rng.integers(3)], int(rng.integers(5)), kinds[rng.integers(6)], NOW + float(t)),
+            ("", "boot", "hat")[rng.integers(3)],
+        )
         for t in rng.choice(int(40 * DAY), 200, replace=False)
     ]
     one, other = heard(*events), heard(*(events[i] for i in rng.permutation(200)))
     np.testing.assert_allclose(one.counts, other.counts, rtol=1e-12)
-    assert one.users == other.users
+    for name in ("first_time", "users_of", "repeats", "purchases", "likes", "dislikes"):
+        np.testing.assert_array_equal(getattr(one, name), getattr(other, name), err_msg=name)
+        assert getattr(one, name).sum() > 0, name
+    assert (one.users, one.dislikers) == (other.users, other.dislikers)
+    assert (one.total_likes, one.total_dislikes) == (other.total_likes, other.total_dislikes)
+    for query in ("boot", "hat"):
+        assert one.after_query(query) == pytest.approx(other.after_query(query))
     assert one.last_time == other.last_time == max(event.time for event in events)
 
 
@@ -66,11 +82,12 @@ def test_most_popular_first() -> None:
     assert behaviour.most_popular(0).tolist() == []
 
 
-def test_most_popular_goes_by_the_longer_lifetime() -> None:
+def test_most_popular_goes_by_the_month() -> None:
     old = [Engagement("u", 0, CLICK, NOW - 20 * DAY)] * 3
     behaviour = heard(*old, Engagement("u", 1, CLICK, NOW))
-    # 3 exp(-20 / 7) < 1, but 3 exp(-20 / 30) > 1.
-    assert np.argmax(behaviour.popularity(np.arange(5), NOW)[0]) == 1
+    assert LIFETIMES[MONTH] == 30.0
+    # 3 exp(-20 / 10) < 1, but 3 exp(-20 / 30) > 1.
+    assert np.argmax(behaviour.popularity(np.arange(5), NOW)[MONTH - 1]) == 1
     assert behaviour.most_popular(1).tolist() == [0]
 
 
@@ -91,3 +108,47 @@ def test_histories_by_user() -> None:
     assert behaviour.history("v").rows == (3,)
     assert behaviour.history("stranger") is behaviour.history(None) is EMPTY
     assert set(behaviour.users) == {"u", "v"}
+
+
+def test_dislikes_stand_beside_the_history() -> None:
+    behaviour = heard(
+        Engagement("u", 1, RATING, 1.0), Engagement("u", 2, DISLIKE, 2.0), Engagement(None, 2, DISLIKE, 3.0)
+    )
+    assert behaviour.history("u").rows == (1,)
+    assert behaviour.disliked("u").rows == (2,)
+    assert behaviour.disliked("stranger") is behaviour.disliked(None) is EMPTY
+    assert (behaviour.likes.tolist(), behaviour.dislikes.tolist()) == ([0, 1, 0, 0, 0], [0, 0, 2, 0, 0])
+    assert (behaviour.total_likes, behaviour.total_dislikes) == (1, 2)
+    assert behaviour.users_of.tolist() == [0, 1, 0, 0, 0]
+
+
+def test_counters_by_product() -> None:
+    behaviour = heard(
+        *(Engagement(user, 3, PURCHASE, float(t)) for t, user in enumerate(["u", "v", "u", "u", None])),
+        Engagement("v", 3, RETURN, 9.0),
+    )
+    assert behaviour.users_of[3] == 2
+    assert behaviour.repeats[3] == 2
+    assert behaviour.purchases[3] == 5
+    assert behaviour.returns[3] == 1
+    assert behaviour.first_time[3] == 0.0
+    assert behaviour.history("v").rows == ()
+
+
+def test_a_query_leads_to_the_weight_of_what_followed() -> None:
+    behaviour = heard(
+        Engagement("u", 1, CLICK, 1.0, "boot"),
+        Engagement("v", 1, PURCHASE, 2.0, "boot"),
+        Engagement(None, 2, VIEW, 3.0, "boot"),
+        Engagement("u", 3, CLICK, 4.0, "hat"),
+        Engagement("u", 4, CLICK, 5.0),
+    )
+    assert behaviour.after_query("boot") == pytest.approx({1: 1.0 + 4.0, 2: 0.2})
+    assert behaviour.after_query("hat") == {3: 1.0}
+    assert behaviour.after_query("") == behaviour.after_query("Boot") == {}
+
+
+def test_only_so_many_queries_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_MOST_QUERIES", 2)
+    behaviour = heard(*(Engagement("u", 1, CLICK, float(t), query) for t, query in enumerate(["a", "b", "c", "a"])))
+    assert {query: behaviour.after_query(query) for query in "abc"} == {"a": {1: 2.0}, "b": {1: 1.0}, "c": {}}

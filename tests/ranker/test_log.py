@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 
 from indexer.canonical import JUDGMENTS, conform
-from ranker.history import CLICK, PURCHASE, RATING, RETURN, VIEW, Engagement
+from ranker.history import CLICK, DISLIKE, PURCHASE, RATING, RETURN, VIEW, Engagement
 from ranker.log import (
     Request,
     basket_requests,
@@ -66,12 +66,20 @@ def test_impressions_and_unknown_products_are_no_engagement(events: Make) -> Non
     assert engagements(frame, ROWS, 4.0)["row"].to_list() == [2]
 
 
-def test_ratings_below_the_threshold_are_no_engagement(events: Make) -> None:
+def test_ratings_below_the_threshold_are_dislikes(events: Make) -> None:
     values = {"A": 3.5, "B": 4.0, "C": 5.0, "D": None}
     frame = events(*(event("rating", product, 10, value=value) for product, value in values.items()))
     found = engagements(frame, ROWS, 4.0)
-    assert found["row"].to_list() == [1, 2]
-    assert found["kind"].to_list() == [RATING, RATING]
+    # A rating without a value is nothing.
+    assert found["row"].to_list() == [0, 1, 2]
+    assert found["kind"].to_list() == [DISLIKE, RATING, RATING]
+
+
+def test_engagements_bear_the_key_of_their_query(events: Make) -> None:
+    frame = events(
+        event("click", "A", 1, query="Red  Boot"), event("click", "B", 2, query="ｒｅｄ boot"), event("click", "C", 3)
+    )
+    assert [each.query for each in folding(engagements(frame, ROWS, 4.0))] == ["red boot", "red boot", ""]
 
 
 def test_no_events(events: Make) -> None:

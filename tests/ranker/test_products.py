@@ -42,3 +42,29 @@ def test_idf_counts_titles_not_occurrences(table: Callable[..., ProductTable]) -
     assert made.inverse_document_frequency(hashes) == pytest.approx(
         [log(1 + (3 - 2 + 0.5) / (2 + 0.5)), log(1 + (3 - 1 + 0.5) / (1 + 0.5)), log(1 + (3 - 0 + 0.5) / (0 + 0.5))]
     )
+
+
+def test_words_of_brands_and_categories(table: Callable[..., ProductTable]) -> None:
+    made = table("hat", "boot", "cap", brand=["North Face", None, "北面"], category=["Hats", "Hats", None])
+    for codes, words, row, expected in (
+        (made.brand, made.brand_words, 0, "north face"),
+        (made.brand, made.brand_words, 2, "北面"),
+        (made.category, made.category_words, 1, "hat"),
+    ):
+        code = codes[row]
+        assert words.hashes[words.offsets[code] : words.offsets[code + 1]].tolist() == token_hashes(expected).tolist()
+
+
+def test_price_bands_are_of_equal_size(table: Callable[..., ProductTable]) -> None:
+    prices = np.random.default_rng(0).permutation(np.geomspace(1, 1_000, 50)).tolist()
+    made = table(*(f"hat {i}" for i in range(51)), price=[*prices, None])
+    assert np.bincount(made.price_band[:50]).tolist() == [5] * 10
+    order = np.argsort(prices)
+    assert (np.diff(made.price_band[order]) >= 0).all()
+    assert made.price_band[50] == -1
+    assert table("hat", "boot").price_band.tolist() == [-1, -1]
+
+
+def test_numbers_of_a_title(table: Callable[..., ProductTable]) -> None:
+    made = table("hat", "3/4 in. x 10 ft. pipe", "usb2.0 cable 65w", "登山靴 42码")
+    assert made.numbers.tolist() == [0.0, 2.0, 2.0, 1.0]

@@ -8,32 +8,31 @@ import pytest
 from ranker.config import RankerConfig
 from ranker.features import NAMES
 from ranker.metrics import ndcg
-from ranker.trees import fit_trees, score
+from ranker.trees import Rows, fit_trees, score
 
 LIST = 12
 SIGNAL, NOISE, POSITION = (NAMES.index(name) for name in ("bm25", "log_price", "position"))
-Lists = tuple[np.ndarray, np.ndarray, Sequence[int]]
 
 
-def lists(count: int, seed: int, grades: Sequence[float] = (0.0, 1.0, 2.0, 3.0)) -> Lists:
-    """Lists whose grade grows with one feature, a tenth of it missing; one feature is noise, others constant."""
+def lists(count: int, seed: int, grades: Sequence[float] = (0.0, 1.0, 2.0, 3.0)) -> Rows:
+    """Lists whose grade grows with one feature, a tenth of it missing; all others are noise."""
     rng = np.random.default_rng(seed)
-    x = np.zeros((count * LIST, len(NAMES)), np.float32)
-    x[:, SIGNAL], x[:, NOISE] = rng.normal(size=(2, len(x)))
+    x = rng.normal(size=(count * LIST, len(NAMES))).astype(np.float32)
+    x[:, POSITION] = 0.0
     levels = np.digitize(x[:, SIGNAL] + 0.1 * rng.normal(size=len(x)), [0.5, 1.0, 1.5])
     x[rng.random(len(x)) < 0.1, SIGNAL] = np.nan
-    return x, np.array(grades)[levels], [LIST] * count
+    return Rows(x, np.array(grades)[levels], [LIST] * count)
 
 
-def clicked(count: int, seed: int) -> Lists:
+def clicked(count: int, seed: int) -> Rows:
     """Lists as shown by price, whose clicks come to what has the signal and was looked at, the first places mostly."""
     rng = np.random.default_rng(seed)
-    x, _, lengths = lists(count, seed)
+    x, _, lengths, _ = lists(count, seed)
     x[:, SIGNAL] = np.nan_to_num(x[:, SIGNAL])
     places = np.concatenate([np.argsort(np.argsort(-prices)) + 1 for prices in x[:, NOISE].reshape(-1, LIST)])
     x[:, POSITION] = np.log(places)
     seen = rng.random(len(x)) < 1 / places
-    return x, (seen & (rng.random(len(x)) < 1 / (1 + np.exp(-2 * x[:, SIGNAL])))).astype(float), lengths
+    return Rows(x, (seen & (rng.random(len(x)) < 1 / (1 + np.exp(-2 * x[:, SIGNAL])))).astype(float), lengths)
 
 
 @pytest.fixture(scope="module")
@@ -41,15 +40,15 @@ def config() -> RankerConfig:
     return RankerConfig(trees=40, leaves=7)
 
 
-def mean_ndcg(scores: np.ndarray, of: Lists) -> float:
-    pairs = zip(np.split(scores, len(of[2])), np.split(of[1], len(of[2])), strict=True)
+def mean_ndcg(scores: np.ndarray, of: Rows) -> float:
+    pairs = zip(np.split(scores, len(of.lengths)), np.split(of.grades, len(of.lengths)), strict=True)
     return float(np.nanmean([ndcg(s, g, np.empty(0)) for s, g in pairs]))
 
 
 def test_learns_the_order(config: RankerConfig) -> None:
     later, test = lists(60, 1), lists(60, 2)
     fitted = fit_trees(lists(150, 0), later, NAMES, config)
-    scores = score(fitted, test[0])
+    scores = score(fitted, test.features)
     assert scores.shape == (60 * LIST,)
     assert scores.dtype == np.float64
     assert mean_ndcg(scores, test) > 0.9
@@ -63,22 +62,22 @@ def test_grades_need_not_be_whole_numbers(config: RankerConfig) -> None:
     grades = (1.0, 1.33, 2.67, 3.0)
     test = lists(60, 2, grades)
     fitted = fit_trees(lists(150, 0, grades), lists(60, 1, grades), NAMES, config)
-    assert mean_ndcg(score(fitted, test[0]), test) > 0.9
+    assert mean_ndcg(score(fitted, test.features), test) > 0.9
 
 
 def test_a_grade_only_the_later_slice_has(config: RankerConfig) -> None:
     fitted = fit_trees(lists(100, 0, (0.0, 0.0, 1.0, 1.0)), lists(60, 1), NAMES, config)
-    assert mean_ndcg(score(fitted, lists(60, 2)[0]), lists(60, 2)) > 0.8
+    assert mean_ndcg(score(fitted, lists(60, 2).features), lists(60, 2)) > 0.8
 
 
 def test_one_more_column(config: RankerConfig) -> None:
     """The stacked trees read the network's logit behind the features; here it is the answer itself."""
     train, later = (
-        (np.column_stack([x, grades]).astype(np.float32), grades, lengths)
-        for x, grades, lengths in (lists(150, 0), lists(60, 1))
+        rows._replace(features=np.column_stack([rows.features, rows.grades]).astype(np.float32))
+        for rows in (lists(150, 0), lists(60, 1))
     )
     fitted = fit_trees(train, later, [*NAMES, "network_logit"], config)
-    assert mean_ndcg(score(fitted, later[0]), later) > 0.99
+    assert mean_ndcg(score(fitted, later.features), later) > 0.99
     assert fitted.feature_name()[-1] == "network_logit"
 
 
@@ -86,17 +85,17 @@ def test_trees_do_not_learn_the_place(config: RankerConfig) -> None:
     """Clicks favour the first places, which were given by price: a place is accounted for beside the trees."""
     test = lists(100, 2)
     informed = fit_trees(clicked(400, 0), lists(100, 1), NAMES, config)
-    x, clicks, lengths = clicked(400, 0)
-    x[:, POSITION] = 0.0
-    blind = fit_trees((x, clicks, lengths), lists(100, 1), NAMES, config)
+    unaware = clicked(400, 0)
+    unaware.features[:, POSITION] = 0.0
+    blind = fit_trees(unaware, lists(100, 1), NAMES, config)
     gain, misled = (fitted.feature_importance("gain") for fitted in (informed, blind))
     assert gain[POSITION] == 0
     assert gain[NOISE] / gain[SIGNAL] < 0.6 * misled[NOISE] / misled[SIGNAL]
-    assert mean_ndcg(score(informed, test[0]), test) > mean_ndcg(score(blind, test[0]), test) + 0.03
+    assert mean_ndcg(score(informed, test.features), test) > mean_ndcg(score(blind, test.features), test) + 0.03
 
 
 def test_the_place_of_a_candidate_does_not_change_its_score(config: RankerConfig) -> None:
-    x, _, _ = clicked(20, 2)
+    x = clicked(20, 2).features
     fitted = fit_trees(clicked(200, 0), clicked(60, 1), NAMES, config)
     elsewhere = x.copy()
     elsewhere[:, POSITION] = np.log(7)
@@ -105,11 +104,23 @@ def test_the_place_of_a_candidate_does_not_change_its_score(config: RankerConfig
 
 def test_arguments_are_not_written_into(config: RankerConfig) -> None:
     train, later = clicked(60, 0), clicked(40, 1)
-    before = train[0].copy()
+    before = train.features.copy()
     fit_trees(train, later, NAMES, config)
-    np.testing.assert_array_equal(train[0], before)
+    np.testing.assert_array_equal(train.features, before)
 
 
 def test_the_same_seed_gives_the_same_trees(config: RankerConfig) -> None:
     one, other = (fit_trees(lists(100, 0), lists(40, 1), NAMES, config) for _ in range(2))
     np.testing.assert_array_equal(score(one, lists(40, 2)[0]), score(other, lists(40, 2)[0]))
+
+
+def test_trees_correct_what_they_start_from(config: RankerConfig) -> None:
+    """A start that ranks by noise, loudly, is answered with the noise taken away; one that is right leaves little."""
+    train, later = (
+        rows._replace(start=3.0 * rows.features[:, NOISE].astype(float)) for rows in (lists(200, 0), lists(60, 1))
+    )
+    corrected = fit_trees(train, later, NAMES, config.model_copy(update={"trees": 200}))
+    alone = mean_ndcg(later.start, later)  # type: ignore[arg-type]
+    assert mean_ndcg(later.start + score(corrected, later.features), later) > alone + 0.2
+    gain = corrected.feature_importance("gain")
+    assert gain[NOISE] > 0.2 * gain[SIGNAL]

@@ -13,6 +13,7 @@ sys.path.append(str(Path(__file__).parent))
 from harness import Loop, Running, Trained, copied, hash_encoder, make_trained
 
 from indexer.sample.shop import make_shop
+from server.live import EncoderFor
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -50,8 +51,8 @@ def start(trained: Trained, loop: Loop, tmp_path: Path) -> Iterator[Callable[...
     """Starts servers over a store of the test's own; keywords are settings of the server."""
     running: list[Running] = []
 
-    def begin(made: Trained | None = None, **settings: Any) -> Running:
-        running.append(Running(made or copied(trained, tmp_path, **settings), loop))
+    def begin(made: Trained | None = None, encoder_for: EncoderFor | None = None, **settings: Any) -> Running:
+        running.append(Running(made or copied(trained, tmp_path, **settings), loop, encoder_for))
         return running[-1]
 
     yield begin

@@ -5,7 +5,7 @@ import io
 import shutil
 import threading
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -28,6 +28,7 @@ from vitrine.v1 import (
     search_service_pb2_grpc,
 )
 
+from indexer import tuned
 from indexer.canonical import Dump
 from indexer.config import IndexerConfig
 from indexer.dumps.registry import write
@@ -36,10 +37,13 @@ from indexer.store import Store
 from indexer.text import token_hashes
 from ranker import train
 from ranker.config import RankerConfig
+from ranker.examples import Example, Slice, Stage
+from ranker.space import ProductSpace
+from ranker.stages import Prepared
 from server import rebuild
 from server.app import App, warm_up
 from server.config import ServerConfig, Settings
-from server.live import Live
+from server.live import EncoderFor, Live
 from server.release import Release, Releases
 
 DIMENSIONS = 32
@@ -57,20 +61,21 @@ def _token_vector(token: int) -> np.ndarray:
 class HashEncoder:
     """A text is the sum of one random vector for each of its tokens: shared words make texts near."""
 
-    name, fingerprint, dimensions, backend = "hash", "0123456789abcdef", DIMENSIONS, "numpy"
+    backend = "numpy"
+
+    def __init__(self, name: str, dimensions: int, tuned: Mapping[str, Any] | None) -> None:
+        self.name, self.dimensions, self.tuned = name, dimensions, tuned
+        self.fingerprint = f"fingerprint-{name}"
 
     def encode(self, texts: Sequence[str], progress: Callable[[int], None] | None = None) -> np.ndarray:
         sums = [sum((_token_vector(int(t)) for t in token_hashes(text)), _token_vector(0) * 1e-3) for text in texts]
-        vectors = np.array(sums, np.float32).reshape(len(texts), DIMENSIONS)
+        vectors = np.array(sums, np.float32).reshape(len(texts), DIMENSIONS)[:, : self.dimensions]
         return np.asarray(vectors / np.linalg.norm(vectors, axis=1, keepdims=True), np.float32)
 
 
-def hash_encoder(name: str = "hash") -> Encoder:
+def hash_encoder(name: str = "hash", dimensions: int = DIMENSIONS, tuned: Mapping[str, Any] | None = None) -> Encoder:
     """A `HashEncoder` where an `Encoder` is wanted; its fingerprint follows from its name."""
-    made = HashEncoder()
-    if name != "hash":
-        made.name, made.fingerprint = name, f"fingerprint-{name}"
-    return cast(Encoder, made)
+    return cast(Encoder, HashEncoder(name, dimensions, tuned))
 
 
 class Trained(NamedTuple):
@@ -80,10 +85,10 @@ class Trained(NamedTuple):
     settings: Settings
     encoder: Encoder
     release: Release
-    prepared: train.Prepared
-    catalogue: train.Catalogue
-    space: train.ProductSpace
-    slices: dict[train.Slice, list[train.Example]]
+    prepared: Prepared
+    stages: list[Stage]
+    space: ProductSpace
+    slices: dict[Slice, list[Example]]
     log: str
 
     @property
@@ -107,7 +112,9 @@ def make_settings(folder: Path, **ranker: Any) -> Settings:
         store=folder / "store",
         indexer=IndexerConfig.model_validate({"catalogue": folder / "products.parquet", "device": "cpu"}),
         ranker=RankerConfig.model_validate({**small, **ranker}),
-        server=ServerConfig.model_validate({"port": 0, "ranking_budget_ms": 0, "reload_seconds": 0.05}),
+        server=ServerConfig.model_validate(
+            {"port": 0, "ranking_budget_ms": 0, "network_budget_ms": 0, "reload_seconds": 0.05}
+        ),
     )
 
 
@@ -124,11 +131,11 @@ def make_trained(dump: Dump, folder: Path, encoder: Encoder, **ranker: Any) -> T
 
     stream = io.StringIO()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(rebuild, "load_encoder", lambda _: encoder)
+        patch.setattr(tuned, "load_encoder", lambda *_: encoder)
         patch.setattr(train, "slice_examples", noted)
         release = rebuild.rebuild(settings, rebuild.JobLog(stream), lambda *_: None, lambda _: None, "first")
-    (prepared, catalogue, space, *_), slices = seen
-    return Trained(dump, settings, encoder, release, prepared, catalogue, space, slices, stream.getvalue())
+    (prepared, stages, space, *_), slices = seen
+    return Trained(dump, settings, encoder, release, prepared, stages, space, slices, stream.getvalue())
 
 
 def copied(trained: Trained, folder: Path, **server: Any) -> Trained:
@@ -137,6 +144,14 @@ def copied(trained: Trained, folder: Path, **server: Any) -> Trained:
     limits = trained.settings.server.model_copy(update=server)
     settings = trained.settings.model_copy(update={"store": folder / "store", "server": limits})
     return trained._replace(settings=settings)
+
+
+def adopted(trained: Trained, other: Trained) -> Release:
+    """The index and the model of another store, brought into this one as its next release."""
+    for kind, name in (("indexes", other.release.index), ("models", other.release.model)):
+        shutil.copytree(other.store.root / kind / name, trained.store.root / kind / name)
+    releases = Releases(trained.store)
+    return releases.create(other.release.index, other.release.model, "adopted", trained.settings.indexer)
 
 
 class Loop:
@@ -163,12 +178,12 @@ class Loop:
 class Running:
     """A server on a free port, and stubs that talk to it over a socket."""
 
-    def __init__(self, trained: Trained, loop: Loop) -> None:
+    def __init__(self, trained: Trained, loop: Loop, encoder_for: EncoderFor | None = None) -> None:
         self.trained = trained
         self._loop = loop
         current = Releases(trained.store).current()
         assert current is not None
-        self.live = Live(trained.store, trained.settings, trained.encoder, current)
+        self.live = Live(trained.store, trained.settings, encoder_for or (lambda _: trained.encoder), current)
         self.app = loop.run(self._start())
         self.address = f"127.0.0.1:{self.app.port}"
         self.channel = grpc.insecure_channel(self.address)

@@ -95,7 +95,7 @@ def test_stopping_finishes_what_is_in_flight(
 
 def test_a_port_in_use_is_told(trained: Trained, loop: Loop, server: Running, tmp_path: Path) -> None:
     made = copied(trained, tmp_path, port=server.app.port)
-    live = Live(made.store, made.settings, made.encoder, made.release)
+    live = Live(made.store, made.settings, lambda _: made.encoder, made.release)
 
     async def begin() -> None:
         second = App(made.settings, live)

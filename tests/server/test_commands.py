@@ -9,12 +9,23 @@ import pytest
 from harness import Trained, copied, hash_encoder
 from typer.testing import CliRunner, Result
 
+from indexer import tuned
+from indexer.config import IndexerConfig
+from indexer.encoder import fingerprint, resolve
 from indexer.errors import ConfigError, InputError, LockedError, SnapshotError
+from indexer.store import Store
 from server import commands
 from server import rebuild as job
 from server.cli import app
 
 Run = Callable[..., Result]
+
+
+def published_encoder(store: Store, ranker: object, indexing: IndexerConfig, *_: object) -> str:
+    """Stands in for the tuning: an encoder of the configured one that has seen half of the judged queries."""
+    seen = {"queries_below": 0.5, "events_before": 0.0}
+    base = fingerprint(resolve(indexing.encoder))
+    return store.publish("encoders", lambda _: {"base": base, "seconds": 12.5, **seen})
 
 
 @pytest.fixture
@@ -29,8 +40,9 @@ def run(trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ru
     (tmp_path / "vitrine.toml").write_text(content)
     monkeypatch.setenv("VITRINE_CONFIG", str(tmp_path / "vitrine.toml"))
     monkeypatch.setenv("COLUMNS", "300")
+    monkeypatch.setattr(tuned, "load_encoder", lambda _, of=None: hash_encoder(of["id"] if of else "hash", tuned=of))
     for module in (commands, job):
-        monkeypatch.setattr(module, "load_encoder", lambda _: hash_encoder())
+        monkeypatch.setattr(module, "tune_encoder", published_encoder)
 
     def invoke(*words: str) -> Result:
         return CliRunner().invoke(app, list(words))
@@ -95,7 +107,7 @@ def test_an_index_is_built_listed_and_verified(run: Run, trained: Trained, tmp_p
 def test_train_evaluate_and_release(run: Run) -> None:
     trained = run("train")
     assert trained.exit_code == 0, trained.exception
-    assert "95 % bootstrap intervals" in trained.output
+    assert "95 % bootstrap interval" in trained.output
     report = json.loads(run("evaluate", "--json").stdout)
     assert report["chosen"] in {row["scorer"] for row in report["table"]}
     made = run("release", "create", "--note", "with [brackets] and [/more]")
@@ -108,6 +120,46 @@ def test_train_evaluate_and_release(run: Run) -> None:
     assert isinstance(run("release", "rollback").exception, SnapshotError)
     assert isinstance(run("release", "promote", "9").exception, SnapshotError)
     assert run("release", "promote", "nine").exit_code == 2
+
+
+def test_a_tuned_encoder_is_built_with_trained_with_and_evaluated_with(run: Run, tmp_path: Path) -> None:
+    made = run("train", "encoder")
+    assert made.exit_code == 0, made.exception
+    store = Store(tmp_path / "store")
+    (name,) = store.ids("encoders")
+    assert f"Encoder {name}, tuned in 12.5 s." in made.output
+    assert "`vitrine rebuild`, or `vitrine index build` and `vitrine train`" in made.output.replace("\n", " ")
+    # The newest index is not of it yet.
+    assert run("train", "model").exit_code == 0
+    assert store.manifest("models", store.latest("models"))["encoder"] == hash_encoder().fingerprint
+    assert f"tuned {name}" in run("index", "build").output
+    assert run("train").exit_code == 0
+    assert store.manifest("models", store.latest("models"))["encoder"] == hash_encoder(name).fingerprint
+    assert json.loads(run("evaluate", "--json").stdout)["requests"] > 0
+
+
+def test_a_rebuild_tunes_first_if_told_to(run: Run, tmp_path: Path) -> None:
+    result = run("rebuild", "--quiet", "--tune")
+    assert result.exit_code == 0, result.exception
+    done = [line["step"] for line in map(json.loads, result.stderr.splitlines()) if line["state"] == "done"]
+    assert done.index("tune encoder") < done.index("encoder") < done.index("build")
+    store = Store(tmp_path / "store")
+    (name,) = store.ids("encoders")
+    assert store.manifest("indexes", store.latest("indexes"))["encoder"]["tuned"]["id"] == name
+
+
+def test_an_encoder_that_is_not_to_be_used_is_told(run: Run, tmp_path: Path) -> None:
+    path = tmp_path / "vitrine.toml"
+    path.write_text(path.read_text().replace("[indexer]", "[indexer]\ntuned = false"))
+    assert "indexer.tuned = false" in run("train", "encoder").output
+
+
+def test_another_encoder_than_the_indexs_is_refused(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tuned, "load_encoder", lambda _: hash_encoder("other"))
+    for words in (("train",), ("evaluate",)):
+        result = run(*words)
+        assert isinstance(result.exception, SnapshotError)
+        assert "fingerprint-other" in str(result.exception)
 
 
 def test_the_whole_job_and_its_log(run: Run, tmp_path: Path) -> None:
@@ -126,7 +178,7 @@ def test_the_whole_job_and_its_log(run: Run, tmp_path: Path) -> None:
 
 def test_two_jobs_exclude_each_other(run: Run, trained: Trained, tmp_path: Path) -> None:
     with trained.store.__class__(tmp_path / "store").locked("rebuild"):
-        for words in (("rebuild", "--quiet"), ("train",), ("index", "build")):
+        for words in (("rebuild", "--quiet"), ("train",), ("train", "encoder"), ("index", "build")):
             result = run(*words)
             assert isinstance(result.exception, LockedError)
             assert result.exception.exit_code == 5

@@ -4,7 +4,7 @@ import json
 import shutil
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
@@ -18,6 +18,7 @@ from harness import (
     SearchRequest,
     SimilarRequest,
     Trained,
+    adopted,
     copied,
     equals,
     hash_encoder,
@@ -25,15 +26,20 @@ from harness import (
     make_trained,
     wait_until,
 )
+from vitrine.v1 import hit_pb2, search_service_pb2
 
 from indexer.canonical import Dump
+from indexer.encoder import Encoder
 from indexer.errors import SnapshotError
 from indexer.store import write_json
+from ranker.history import LONGEST
 from ranker.journal import FILE, Entry, Journal
 from server import live as live_module
 from server import pipeline
 from server.live import Live
 from server.release import Releases
+
+QueryVector, DENSE = search_service_pb2.QueryVector, hit_pb2.RecallSource.DENSE
 
 
 def click(event_id: str, user: str, product: str) -> list[Entry]:
@@ -50,7 +56,7 @@ def mine(trained: Trained, tmp_path: Path) -> Trained:
 
 @pytest.fixture
 def live(mine: Trained) -> Any:
-    made = Live(mine.store, mine.settings, mine.encoder, mine.release)
+    made = Live(mine.store, mine.settings, lambda _: mine.encoder, mine.release)
     yield made
     made.journal.close()
 
@@ -131,7 +137,7 @@ def test_writers_and_swaps_at_once(mine: Trained, live: Live) -> None:
         done.set()
     for thread, count in enumerate(counts):
         expected = [products[i % 600] for i in range(count.result())]
-        assert clicks(live, f"u{thread}") == expected[-500:]
+        assert clicks(live, f"u{thread}") == expected[-LONGEST:]
 
 
 def test_a_release_that_cannot_be_loaded_leaves_the_live_one(mine: Trained, live: Live) -> None:
@@ -189,11 +195,7 @@ def test_a_request_finishes_on_the_release_it_was_checked_against(
     extra = [name for name in products.columns[6:] if products.schema[name] == pl.String]
     server = start()
     other = make_trained(fewer, tmp_path / "other", hash_encoder(), space=8, tower_epochs=1, network_epochs=1, trees=5)
-    for kind, name in (("indexes", other.release.index), ("models", other.release.model)):
-        shutil.copytree(other.store.root / kind / name, server.trained.store.root / kind / name)
-    release = Releases(server.trained.store).create(
-        other.release.index, other.release.model, "fewer", server.trained.settings.indexer
-    )
+    release = adopted(server.trained, other)
     began, gate, real = threading.Event(), threading.Event(), pipeline.search
 
     def held(state: Any, asks: Any) -> Any:
@@ -216,3 +218,53 @@ def test_a_request_finishes_on_the_release_it_was_checked_against(
     assert {call.result().info.versions.release for call in (first, *waiting)} == {"1"}
     assert ids(server.search(SearchRequest(query="boots")))
     assert server.search(SearchRequest(query="boots")).info.versions.release == "2"
+
+
+class Loader:
+    """Gives the encoder that an index names, and notes which were asked for."""
+
+    def __init__(self, *encoders: Encoder) -> None:
+        self._encoders = {encoder.fingerprint: encoder for encoder in encoders}
+        self.asked: list[str] = []
+
+    def __call__(self, index: Mapping[str, Any]) -> Encoder:
+        self.asked.append(index["encoder"]["name"])
+        return self._encoders[index["encoder"]["fingerprint"]]
+
+
+def test_a_release_with_another_encoder_goes_live_without_a_restart(
+    trained: Trained, start: Callable[..., Running], mine: Trained, tmp_path: Path
+) -> None:
+    encoders = (trained.encoder, hash_encoder("other", 16))
+    few: dict[str, Any] = {"tower_epochs": 1, "network_epochs": 1, "trees": 5}
+    other = make_trained(trained.dump, tmp_path / "other", encoders[1], **few)
+    load, releases = Loader(*encoders), Releases(mine.store)
+    server = start(mine, load)
+    number = adopted(mine, other).number
+    for promoted, encoder in ((number, encoders[1]), (1, encoders[0])):
+        releases.promote(promoted)
+        wait_until(lambda n=promoted: server.live.state.release.number == n)  # type: ignore[misc]
+        answer = server.search(SearchRequest(query="boots"))
+        assert answer.info.versions.encoder == encoder.fingerprint
+        (vector,) = encoder.encode(["boots"])
+        by_vector = server.search(SearchRequest(query_vector=QueryVector(values=vector)))
+        assert len(answer.hits) == len(by_vector.hits) == 24
+        # The query was embedded by the encoder of its titles.
+        titles = encoder.encode([hit.product.title for hit in answer.hits])
+        for hit, cosine in zip(answer.hits, titles @ vector, strict=True):
+            assert [s.score for s in hit.recall_sources if s.channel == DENSE] in (
+                [],
+                [pytest.approx(cosine, abs=1e-5)],
+            )
+        assert any(s.channel == DENSE for hit in answer.hits for s in hit.recall_sources)
+    assert load.asked == ["hash", "other", "hash"]
+
+
+def test_an_encoder_is_loaded_once_for_all_releases_that_have_it(mine: Trained) -> None:
+    load = Loader(mine.encoder)
+    live = Live(mine.store, mine.settings, load, mine.release)
+    before = live.state
+    assert live.swap(Releases(mine.store).get(2), warm) is not before
+    live.journal.close()
+    assert live.state.encoder is before.encoder
+    assert load.asked == ["hash"]

@@ -4,13 +4,14 @@ The server's state folds the log in the pieces in which it would have come in; t
 """
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
 import pytest
-from harness import Trained, hash_encoder, make_trained
+from harness import Trained, hash_encoder, last_time, make_trained
 
 from indexer.canonical import Dump
 from indexer.config import IndexerConfig
@@ -20,8 +21,10 @@ from indexer.encoder import load_encoder
 from indexer.sample.shop import make_shop
 from ranker import features
 from ranker.behaviour import Behaviour
-from ranker.examples import Example, Slice, replay
+from ranker.covisited import fit_covisited
+from ranker.examples import Example, Slice, Stage, replay
 from ranker.log import Request, folding, seconds
+from ranker.model import Model
 from ranker.train import prepare
 from server import pipeline
 from server.pipeline import Ask
@@ -39,9 +42,14 @@ class Seen(NamedTuple):
     matrix: np.ndarray
 
 
+# The model that serves at a time, made of the saved one.
+ModelAt = Callable[[Model, float], Model]
+Live = Callable[[Trained, list[Request], ModelAt], Iterator[tuple[State, Seen]]]
+
+
 @pytest.fixture
-def live(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Iterator[tuple[State, Seen]]]:
-    """For requests in time order, what the pipeline computes for each at its moment."""
+def live(monkeypatch: pytest.MonkeyPatch) -> Live:
+    """For requests in time order, what the pipeline computes for each at its moment, with the model of that moment."""
     moment, real, seen = [0.0], features.matrix, list[Seen]()
 
     def noted(context: Any, rows: Any, *others: Any) -> Any:
@@ -50,68 +58,78 @@ def live(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Iterator[tuple[State,
 
     monkeypatch.setattr(State, "now", lambda _: moment[0])
 
-    def run(trained: Trained, requests: list[Request]) -> Iterator[tuple[State, Seen]]:
-        state = load_state(trained.store, trained.release, trained.settings, trained.encoder, None)
+    def run(trained: Trained, requests: list[Request], model_at: ModelAt) -> Iterator[tuple[State, Seen]]:
+        state = load(trained)
+        saved = state.model
         events, folded = trained.dump.events, -np.inf
         assert events is not None
         for request in requests:
             time = seconds(pl.col("event_time"))
             state.fold(events.filter((time >= folded) & (time < request.time)))
             folded, moment[0] = request.time, request.time
+            served = replace(state, model=model_at(saved, request.time))
             work = pipeline.search if request.query else pipeline.recommend
             with monkeypatch.context() as patch:
                 patch.setattr(features, "matrix", noted)
-                work(state, [Ask(query=request.query, user=request.user)])
-            yield state, seen.pop()
+                work(served, [Ask(query=request.query, user=request.user)])
+            yield served, seen.pop()
 
     return run
 
 
+def load(trained: Trained) -> State:
+    """The release as it is served, nothing folded in yet."""
+    return load_state(trained.store, trained.release, trained.settings, trained.encoder, None)
+
+
+def as_of_its_stage(trained: Trained) -> ModelAt:
+    """The saved model, but with the neighbours counted up to the stage of a request, as the log's lists were made."""
+
+    def model_at(saved: Model, time: float) -> Model:
+        stage = [stage for stage in trained.stages if stage.since <= time][-1]
+        covisited = stage.retrieval.covisited
+        return replace(
+            saved,
+            catalogue=saved.catalogue._replace(covisited=covisited),
+            retrieval=saved.retrieval._replace(covisited=covisited),
+        )
+
+    return model_at
+
+
 def sampled(trained: Trained, count: int) -> list[Request]:
     """Requests of the log as `prepare` reads them, spread over the whole time after the tower's slice."""
-    prepared = prepare(read_sources(trained.settings), _snapshot(trained), trained.settings.ranker)
+    prepared = prepare(read_sources(trained.settings), load(trained).snapshot, trained.settings.ranker)
     later = [request for request, part in prepared.requests if part is not Slice.TOWER]
     assert len(later) >= count
     return [later[i] for i in np.linspace(0, len(later) - 1, count).astype(int)]
 
 
-def _snapshot(trained: Trained) -> Any:
-    return load_state(trained.store, trained.release, trained.settings, trained.encoder, None).snapshot
-
-
-def replayed(trained: Trained, requests: list[Request]) -> list[Example]:
-    """The training's own examples of these requests, with the catalogue and the space as training held them."""
-    snapshot = _snapshot(trained)
-    events, behaviour = folding(trained.prepared.engagements), Behaviour(len(snapshot))
+def replayed(trained: Trained, requests: list[Request], stages: list[Stage]) -> list[Example]:
+    """The training's own examples of these requests, with what training read at each moment."""
+    events, behaviour = folding(trained.prepared.engagements), Behaviour(len(load(trained).snapshot))
     parts = [(request, Slice.TEST) for request in requests]
 
     def embed(query: str) -> np.ndarray:
         return trained.encoder.encode([query])[0]
 
-    made = replay(
-        parts,
-        events,
-        behaviour,
-        trained.catalogue,
-        trained.space,
-        snapshot.index,
-        embed,
-        trained.settings.ranker.candidates,
-    )
-    return [example for _, example in made]
+    return [example for _, example in replay(parts, events, behaviour, stages, trained.space, embed)]
 
 
-def check(trained: Trained, requests: list[Request], live: Callable[..., Iterator[tuple[State, Seen]]]) -> None:
+def check(
+    trained: Trained, requests: list[Request], live: Live, stages: list[Stage], model_at: ModelAt
+) -> list[Example]:
     """Candidates, features and, where a list was logged, the features of that list are the same bytes."""
     with one_thread():
-        logged = replayed(trained, requests)
-        recalled = replayed(trained, [r._replace(rows=None, positions=None) for r in requests])
+        logged = replayed(trained, requests, stages)
+        recalled = replayed(trained, [r._replace(rows=None, positions=None) for r in requests], stages)
         assert len(logged) == len(recalled) == len(requests)
         for request, there, drawn, (state, here) in zip(
-            requests, logged, recalled, live(trained, requests), strict=True
+            requests, logged, recalled, live(trained, requests, model_at), strict=True
         ):
             assert here.context.now == request.time
             assert here.context.history == drawn.context.history
+            assert here.context.disliked == drawn.context.disliked
             np.testing.assert_array_equal(here.rows, drawn.rows)
             assert here.matrix.dtype == drawn.features.dtype
             assert here.matrix.tobytes() == drawn.features.tobytes()
@@ -120,6 +138,29 @@ def check(trained: Trained, requests: list[Request], live: Callable[..., Iterato
         # Not equal because empty.
         assert sum(len(example.context.history.rows) > 0 for example in recalled) > len(requests) / 10
         assert all(len(example.rows) > 20 for example in recalled)
+    return recalled
+
+
+def check_the_log(trained: Trained, requests: list[Request], live: Live) -> list[Example]:
+    """`check` at the moments of the log."""
+    return check(trained, requests, live, trained.stages, as_of_its_stage(trained))
+
+
+def check_afterwards(trained: Trained, requests: list[Request], live: Live) -> None:
+    """`check` once the whole log is known, with the model just as it was saved."""
+    assert trained.dump.events is not None
+    end = last_time(trained.dump.events)
+    late = [request._replace(time=end + 1.0 + i) for i, request in enumerate(requests)]
+    known = fit_covisited(trained.prepared.engagements, len(load(trained).snapshot))
+    last = trained.stages[-1]
+    stage = Stage(end, last.catalogue._replace(covisited=known), last.retrieval._replace(covisited=known))
+    check(trained, late, live, [stage], lambda saved, _: saved)
+
+
+def told(recalled: list[Example], name: str) -> int:
+    """In how many lists a feature says something of some product."""
+    column = features.NAMES.index(name)
+    return sum(bool((np.nan_to_num(example.features[:, column], nan=0.0) != 0).any()) for example in recalled)
 
 
 @pytest.fixture(scope="module")
@@ -130,28 +171,69 @@ def real(tmp_path_factory: pytest.TempPathFactory) -> Trained:
     return make_trained(dump, tmp_path_factory.mktemp("real"), encoder, trees=10, network_epochs=1, tower_epochs=1)
 
 
-def test_search_with_the_real_encoder(real: Trained, live: Any) -> None:
+@pytest.fixture(scope="module")
+def rated(tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    """The sample shop, where users rate what they clicked on an hour later, from one star to five."""
+    dump = make_shop(600, sessions=1_500, seed=2)
+    assert dump.events is not None
+    clicks = dump.events.filter((pl.col("event_type") == "click") & pl.col("user_id").is_not_null())
+    ratings = clicks.with_columns(
+        pl.col("event_time").dt.offset_by("1h"),
+        (pl.col("event_id") + "-rating").alias("event_id"),
+        pl.lit("rating").alias("event_type"),
+        (1.0 + pl.int_range(pl.len()) % 5).alias("value"),
+        *(pl.lit(None, dump.events.schema[name]).alias(name) for name in ("request_id", "session_id", "query")),
+    )
+    events = pl.concat([dump.events, ratings]).sort("event_time", maintain_order=True)
+    few = {"trees": 10, "network_epochs": 1, "tower_epochs": 1}
+    dump = replace(dump, events=events)
+    return make_trained(dump, tmp_path_factory.mktemp("rated"), hash_encoder(), **few)
+
+
+def test_search_with_the_real_encoder(real: Trained, live: Live) -> None:
     requests = [request for request in sampled(real, 200) if request.query][:60]
     assert len(requests) == 60
     assert sum(request.user is not None for request in requests) > 10
-    check(real, requests, live)
+    check_the_log(real, requests, live)
+    check_afterwards(real, requests, live)
 
 
-def test_recommend(trained: Trained, live: Any) -> None:
+def test_recommend(trained: Trained, live: Live) -> None:
     requests = [r._replace(query="") for r in sampled(trained, 120) if r.user is not None]
     assert len(requests) > 40
-    check(trained, requests, live)
+    recalled = check_the_log(trained, requests, live)
+    assert told(recalled, "covisited") > 20
+    check_afterwards(trained, requests, live)
 
 
-def test_search_of_users_and_strangers(trained: Trained, live: Any) -> None:
-    check(trained, [request for request in sampled(trained, 150) if request.query], live)
+def test_search_of_users_and_strangers(trained: Trained, live: Live) -> None:
+    requests = [request for request in sampled(trained, 150) if request.query]
+    recalled = check_the_log(trained, requests, live)
+    # Earlier answers to the same query are remembered.
+    assert told(recalled, "query_engaged") > 20
+    check_afterwards(trained, requests, live)
+
+
+def test_users_with_dislikes(rated: Trained, live: Live) -> None:
+    requests = [request for request in sampled(rated, 150) if request.user is not None]
+    recalled = check_the_log(rated, requests, live)
+    assert sum(len(example.context.disliked.rows) > 0 for example in recalled) > 20
+    check_afterwards(rated, requests, live)
+
+
+def test_neighbours_are_counted_anew_as_the_log_goes_on(trained: Trained) -> None:
+    """Otherwise one table for all stages would do, and a late one would know what a request is asked for."""
+    pairs = [len(stage.retrieval.covisited.rows) for stage in trained.stages]
+    assert len(pairs) > 3
+    assert pairs == sorted(pairs)
+    assert pairs[0] < pairs[-1] < len(load(trained).model.retrieval.covisited.rows)
 
 
 def test_the_training_itself_saw_these_matrices(trained: Trained) -> None:
     """What `replayed` gives is what the members were fitted and reported on, not only what the same code gives."""
     tests = [request for request, part in trained.prepared.requests if part is Slice.TEST]
     with one_thread():
-        mine = [e for e in replayed(trained, tests) if (e.grades > 0).any() or len(e.missed)]
+        mine = [e for e in replayed(trained, tests, trained.stages) if (e.grades > 0).any() or len(e.missed)]
     theirs = trained.slices[Slice.TEST]
     assert len(mine) == len(theirs) > 20
     for a, b in zip(mine, theirs, strict=True):
@@ -169,9 +251,7 @@ def test_only_the_position_is_licensed_to_differ(trained: Trained) -> None:
 
 @pytest.mark.real
 @pytest.mark.skipif(not RETAIL.is_dir(), reason="the retail transactions are not beside the checkout")
-def test_recommend_on_real_purchases_and_returns(
-    tmp_path_factory: pytest.TempPathFactory, live: Callable[..., Any]
-) -> None:
+def test_recommend_on_real_purchases_and_returns(tmp_path_factory: pytest.TempPathFactory, live: Live) -> None:
     whole = FORMATS["online-retail"].read(RETAIL)
     assert whole.events is not None
     events = whole.events.head(40_000)
@@ -188,4 +268,5 @@ def test_recommend_on_real_purchases_and_returns(
     requests = [request for request in sampled(made, 80) if request.user is not None]
     assert len(requests) > 60
     assert "return" in events["event_type"]
-    check(made, requests, live)
+    check_the_log(made, requests, live)
+    check_afterwards(made, requests, live)

@@ -1,6 +1,7 @@
 """The request path: filters act inside recall, and what is short of time is answered in recall order."""
 
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,9 +16,14 @@ from harness import (
     hash_encoder,
     ids,
 )
-from vitrine.v1 import filter_pb2
+from vitrine.v1 import filter_pb2, search_service_pb2
 
 from indexer.exact import ExactIndex
+from ranker import features
+from ranker.features import Context
+from ranker.history import EMPTY
+from ranker.recall import Candidates
+from ranker.scoring import Scorable
 from server import pipeline
 from server.filters import Equals
 from server.pipeline import Ask
@@ -31,6 +37,16 @@ def state(trained: Trained) -> State:
     return load_state(trained.store, trained.release, trained.settings, trained.encoder, trained.dump.events)
 
 
+def context_of(state: State, query: str) -> Context:
+    """What a stranger's query is to the ranker."""
+    return state.model.space.context(state.now(), EMPTY, query, state.encoder.encode([query])[0])
+
+
+def recalled(state: State, query: str) -> Candidates:
+    """The candidates of a stranger's query in recall order."""
+    return state.model.retrieval.recall(context_of(state, query), state.behaviour)
+
+
 def price_of_share(server: Running, share: float) -> float:
     """The price that about `share` of the products do not exceed."""
     prices = [p for p in server.live.state.snapshot.products.column("price").to_pylist() if p is not None]
@@ -42,19 +58,24 @@ def test_a_filtered_search_is_the_exact_search_of_what_passes(server: Running, s
     state, bound = server.live.state, price_of_share(server, share)
     prices = state.snapshot.products.column("price").to_pylist()
     mask = np.array([price is not None and price <= bound for price in prices])
-    vector = hash_encoder().encode([QUERY])
-    wanted = ExactIndex(np.asarray(state.snapshot.vectors)).search(vector, state.candidates, mask).rows[0]
+    vector, k = hash_encoder().encode([QUERY]), state.model.retrieval.candidates
+    wanted = ExactIndex(np.asarray(state.snapshot.vectors)).search(vector, k, mask).rows[0]
     expected = [state.snapshot.ids[row] for row in wanted if row >= 0]
-    first = server.search(SearchRequest(query=QUERY, filter=at_most("price", bound), page_size=100))
+    target = search_service_pb2.QueryVector(values=vector[0])
+    request = SearchRequest(query_vector=target, filter=at_most("price", bound), page_size=100)
+    first = server.search(request)
     assert len(first.hits) == min(100, len(expected))
     assert first.info.candidates == len(expected)
     found = ids(first)
     if first.next_page_token:
-        request = SearchRequest(query=QUERY, filter=at_most("price", bound), page_size=100)
         request.page_token = first.next_page_token
         found += ids(server.search(request))
     assert set(found) == set(expected)
     assert all(hit.product.price <= bound for hit in first.hits)
+    # By words, other channels propose products too, and all of them pass.
+    by_words = server.search(SearchRequest(query=QUERY, filter=at_most("price", bound), page_size=100))
+    assert by_words.info.candidates == min(k, int(mask.sum()))
+    assert all(hit.product.price <= bound for hit in by_words.hits)
 
 
 def test_a_page_is_full_wherever_enough_products_pass(server: Running) -> None:
@@ -111,7 +132,7 @@ def test_a_batch_answers_each_as_alone(state: State, monkeypatch: pytest.MonkeyP
 
 
 def test_the_late_are_left_in_recall_order_and_told(state: State) -> None:
-    hurried = state.__class__(**{**state.__dict__, "ranking_budget": 60.0})
+    hurried = replace(state, ranking_budget=60.0)
     late, relaxed, lost = pipeline.search(
         hurried,
         [
@@ -122,11 +143,36 @@ def test_the_late_are_left_in_recall_order_and_told(state: State) -> None:
     )
     assert [stage for stage, _ in late.degraded] == ["score"]
     assert [hit.score for hit in late.hits] == [hit.recall for hit in late.hits]
-    assert [hit.sources[0].rank for hit in late.hits] == list(range(1, 25))
+    assert [hit.row for hit in late.hits] == recalled(state, "boots").rows[:24].tolist()
     assert {(hit.network, hit.trees) for hit in late.hits} == {(None, None)}
     assert relaxed.degraded == []
     assert all(hit.network is not None and hit.trees is not None for hit in relaxed.hits)
     assert (list(lost.hits), lost.candidates) == ([], 0)
+
+
+def test_where_time_is_short_the_trees_rank_alone(state: State, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(State, "now", lambda _: 1.8e9)
+    hurried = replace(state, ranking_budget=60.0, network_budget=60.0)
+    now = time.monotonic()
+    asks = [Ask(query="boots", deadline=now + seconds) for seconds in (30, 90, 150)]
+    late, short, relaxed = pipeline.search(hurried, asks)
+    assert [stage for stage, _ in late.degraded] == ["score"]
+    assert short.degraded == [("network", "the deadline left no time for the DNN: the trees ranked alone")]
+    context, rows = context_of(state, "boots"), recalled(state, "boots").rows
+    matrix = features.matrix(context, rows, state.model.catalogue, state.behaviour)
+    listed = [Scorable(context, rows, matrix)]
+    (alone,) = state.model.members.score(listed, state.model.space.vectors, skip_network=True)
+    best = np.argsort(-alone.fused, kind="stable")[:24]
+    assert [hit.row for hit in short.hits] == rows[best].tolist()
+    assert [hit.score for hit in short.hits] == alone.fused[best].tolist()
+    assert {hit.network for hit in short.hits} == {None}
+    assert [hit.trees for hit in short.hits] == state.model.members.tree_scores(matrix[best]).tolist()
+    # The others of the batch are answered as if they had come alone.
+    assert relaxed.degraded == []
+    for answer, ask in ((late, asks[0]), (relaxed, asks[2])):
+        (by_itself,) = pipeline.search(hurried, [ask])
+        assert answer.hits == by_itself.hits
+    assert all(hit.network is not None for hit in relaxed.hits)
 
 
 def test_no_engagement_and_no_user_is_an_empty_answer(trained: Trained) -> None:
@@ -138,11 +184,10 @@ def test_no_engagement_and_no_user_is_an_empty_answer(trained: Trained) -> None:
 
 def test_a_kind_of_request_the_log_never_held_is_left_in_recall_order(state: State) -> None:
     manifest = {**state.model.manifest, "learnt": ["user"]}
-    model = state.model.__class__(**{**state.model.__dict__, "manifest": manifest})
-    purchases_only = state.__class__(**{**state.__dict__, "model": model})
+    purchases_only = replace(state, model=replace(state.model, manifest=manifest))
     (found,) = pipeline.search(purchases_only, [Ask(query="boots")])
     assert [stage for stage, _ in found.degraded] == ["score"]
     assert "by query" in found.degraded[0][1]
-    assert [hit.sources[0].rank for hit in found.hits] == list(range(1, 25))
+    assert [hit.row for hit in found.hits] == recalled(state, "boots").rows[:24].tolist()
     (ranked,) = pipeline.recommend(purchases_only, [Ask(recent=state.snapshot.ids[:3])])
     assert ranked.degraded == []

@@ -9,15 +9,16 @@ from typing import Any
 import pytest
 from harness import Trained, copied
 
+from indexer import tuned
 from indexer.errors import InputError, LockedError
 from ranker.journal import FILE, Entry, Journal
 from server import rebuild as job
 from server.release import GateError, Release, Releases
 
 STEPS = {
-    "encoder": (job, "load_encoder"),
-    "build": (job, "build_index"),
     "read log": (job, "read_sources"),
+    "encoder": (job, "newest_encoder"),
+    "build": (job, "build_index"),
     "train": (job, "train"),
     "release": (Releases, "create"),
     "promote": (Releases, "promote"),
@@ -33,7 +34,7 @@ def mine(trained: Trained, tmp_path: Path) -> Trained:
 
 @pytest.fixture
 def run(mine: Trained, monkeypatch: pytest.MonkeyPatch) -> Callable[[], tuple[Release, list[dict[str, Any]]]]:
-    monkeypatch.setattr(job, "load_encoder", lambda _: mine.encoder)
+    monkeypatch.setattr(tuned, "load_encoder", lambda *_: mine.encoder)
 
     def rebuild(stream: io.StringIO | None = None) -> tuple[Release, list[dict[str, Any]]]:
         stream = stream or io.StringIO()

@@ -10,8 +10,8 @@ def test_a_known_user(server: Running) -> None:
         answer = server.recommend(RecommendRequest(user_id=user, page_size=50))
         assert answer.fallback == Fallback.NONE
         assert len(set(ids(answer))) == 50
-        assert all(channels(hit) <= {"USER", "HISTORY", "POPULAR"} for hit in answer.hits)
-        assert {"USER", "HISTORY"} <= set().union(*(channels(hit) for hit in answer.hits))
+        assert all(channels(hit) <= {"USER", "COVISITED", "HISTORY", "POPULAR"} for hit in answer.hits)
+        assert {"USER", "COVISITED", "HISTORY"} <= set().union(*(channels(hit) for hit in answer.hits))
         assert all(hit.member_scores.HasField("network") for hit in answer.hits)
         assert answer.info.attribution_token
         stages = [timing.stage for timing in answer.info.timings]
@@ -32,7 +32,7 @@ def test_recent_products_speak_for_a_stranger(server: Running) -> None:
     answer = server.recommend(RecommendRequest(user_id=STRANGER, recent_product_ids=recent, page_size=50))
     assert answer.fallback == Fallback.NONE
     assert ids(answer) != ids(plain)
-    assert "USER" in set().union(*(channels(hit) for hit in answer.hits))
+    assert {"USER", "COVISITED"} <= set().union(*(channels(hit) for hit in answer.hits))
     # They were looked at, not stored.
     assert server.recommend(RecommendRequest(user_id=STRANGER)).fallback == Fallback.POPULAR
 

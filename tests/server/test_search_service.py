@@ -7,11 +7,12 @@ import grpc
 import pytest
 from google.rpc import error_details_pb2
 from harness import Running, SearchRequest, SimilarRequest, channels, hash_encoder, ids, refusal
-from vitrine.v1 import search_service_pb2
+from vitrine.v1 import hit_pb2, search_service_pb2
 
 from server import pipeline
 from server.state import State
 
+RecallSource = hit_pb2.RecallSource
 STAGES = ["wait", "encode", "recall", "features", "score", "page"]
 
 
@@ -21,17 +22,31 @@ def test_an_answer_carries_what_the_contract_says(server: Running) -> None:
     assert [hit.rank for hit in answer.hits] == list(range(1, 11))
     assert [hit.score for hit in answer.hits] == sorted((hit.score for hit in answer.hits), reverse=True)
     for hit in answer.hits:
-        assert channels(hit) == {"DENSE"}
-        assert 1 <= hit.recall_sources[0].rank <= info.candidates
-        assert -1 <= hit.recall_sources[0].score <= 1.0001
+        assert channels(hit) <= {"DENSE", "LEXICAL", "ENGAGED"}
+        for source in hit.recall_sources:
+            assert 1 <= source.rank <= info.candidates
+            # A cosine, a sum of what words weigh, or of what engagements count.
+            assert source.score <= 1.0001 if source.channel == RecallSource.DENSE else source.score > 0
         assert all(hit.member_scores.HasField(name) for name in ("network", "trees", "recall"))
         assert hit.product.title
+    assert {"DENSE", "LEXICAL"} <= set().union(*(channels(hit) for hit in answer.hits))
     versions = info.versions
     assert (versions.release, versions.index, versions.model) == ("1", state.snapshot.id, state.model.id)
     assert versions.encoder == hash_encoder().fingerprint
     assert [timing.stage for timing in info.timings] == STAGES
     assert all(0 <= timing.duration.ToNanoseconds() < 10**10 for timing in info.timings)
     assert (info.request_id, info.candidates, list(info.degraded)) == ("r-1", 120, [])
+
+
+def test_what_a_query_led_to_is_found_by_it(server: Running) -> None:
+    state = server.live.state
+    query, after = max(state.behaviour.queries.items(), key=lambda item: len(item[1]))
+    answer = server.search(SearchRequest(query=query, page_size=100))
+    engaged = {hit.product.id for hit in answer.hits if "ENGAGED" in channels(hit)}
+    assert engaged
+    assert engaged <= {state.snapshot.ids[row] for row in after}
+    asked_anew = server.search(SearchRequest(query="nobody asked for 42 boots", page_size=100))
+    assert not any("ENGAGED" in channels(hit) for hit in asked_anew.hits)
 
 
 def test_tokens_and_made_up_request_ids_are_unique(server: Running) -> None:
@@ -92,11 +107,24 @@ def test_a_deadline_within_the_ranking_budget_leaves_recall_order(start: Any) ->
     server = start(ranking_budget_ms=60_000)
     answer = server.search(SearchRequest(query="boots"), timeout=20)
     assert [d.stage for d in answer.info.degraded] == ["score"]
-    assert [hit.recall_sources[0].rank for hit in answer.hits] == list(range(1, 25))
+    scores = [hit.score for hit in answer.hits]
+    assert scores == [hit.member_scores.recall for hit in answer.hits] == sorted(scores, reverse=True)
     assert not any(hit.member_scores.HasField("trees") for hit in answer.hits)
     ranked = server.search(SearchRequest(query="boots"))
     assert list(ranked.info.degraded) == []
     assert all(hit.member_scores.HasField("trees") for hit in ranked.hits)
+
+
+def test_a_deadline_within_the_networks_budget_leaves_the_network_out(start: Any) -> None:
+    server = start(network_budget_ms=60_000)
+    hurried = server.search(SearchRequest(query="boots"), timeout=20)
+    assert [d.stage for d in hurried.info.degraded] == ["network"]
+    assert "the trees ranked alone" in hurried.info.degraded[0].reason
+    assert all(hit.member_scores.HasField("trees") for hit in hurried.hits)
+    assert not any(hit.member_scores.HasField("network") for hit in hurried.hits)
+    relaxed = server.search(SearchRequest(query="boots"))
+    assert list(relaxed.info.degraded) == []
+    assert all(hit.member_scores.HasField("network") for hit in relaxed.hits)
 
 
 def test_a_deadline_that_passed_in_the_queue_is_exceeded(start: Any, monkeypatch: pytest.MonkeyPatch) -> None:

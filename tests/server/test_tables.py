@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from harness import Trained
@@ -42,24 +43,67 @@ def test_the_live_release_is_marked_and_a_note_is_no_markup(console: Console) ->
     assert "0.4321" in lines[0]
 
 
-def test_a_report_shows_every_scorer(console: Console, trained: Trained) -> None:
+@pytest.fixture
+def narrow() -> Console:
+    """A terminal of 80 columns, or a pipe."""
+    return Console(width=80, record=True, quiet=False)
+
+
+def stored_report(trained: Trained) -> dict[str, Any]:
     path = trained.store.path("models", trained.release.model) / REPORT / "report.json"
-    report = json.loads(path.read_text())
-    tables.report(console, report, "model x")
-    printed = console.export_text()
-    assert all(row["scorer"] in printed for row in report["table"])
-    assert "chosen" in printed
-    assert "as a classifier" in printed
-    assert "NDCG@10 in parts of the requests" in printed
-    difference = report["chosen_minus_other_ndcg"]["random"]
-    assert f"{difference['mean']:+.4f}" in printed
-    assert f"{difference['p_holm']:.4f}" in printed
-    assert all(row["segment"] in printed for row in report["segments"])
+    report: dict[str, Any] = json.loads(path.read_text())
+    return report
+
+
+def test_a_report_shows_every_scorer(narrow: Console, trained: Trained) -> None:
+    report = stored_report(trained)
+    tables.report(narrow, report, f"model {trained.release.model}")
+    printed = narrow.export_text()
+    ranking, rest = printed.split("as a classifier")
+    for row in report["table"]:
+        (line,) = (line for line in ranking.splitlines() if f"│ {row['scorer']} " in line)
+        assert shown(row["metrics"]["ndcg@10"]) in line
+        if row["scorer"] == report["chosen"]:
+            assert "chosen" in line
+        else:
+            difference = report["chosen_minus_other_ndcg"][row["scorer"]]
+            sign = "-" if difference["mean"] < 0 else "+"
+            assert f"{sign}{shown({**difference, 'mean': abs(difference['mean'])})}" in line
+    assert "in parts of the requests" in rest
+    assert all(row["segment"] in rest for row in report["segments"])
+
+
+def shown(value: dict[str, float]) -> str:
+    """A mean and half of its interval, to three places and without the nought."""
+    return f"{value['mean']:.3f} ±{(value['high'] - value['low']) / 2:.3f}".replace("0.", ".")
+
+
+def test_nothing_of_a_report_is_cut_at_80_columns(narrow: Console, trained: Trained) -> None:
+    report = stored_report(trained)
+    # As long as names get, whatever this shop's report has in these places.
+    report["shown"] = {"chosen": "weighted", "best member": "transformer", "best baseline": "own purchases"}
+    figures = {role: {"mean": 0.123456, "low": 0.1, "high": 0.15} for role in report["shown"]}
+    longest = {"group": "wanted products", "segment": "no cold one among them", "requests": 20_000, "ndcg@10": figures}
+    report["segments"] = [longest, {**longest, "segment": "a cold one among them"}]
+    report["table"][0]["scorer"] = "own purchases"
+    tables.report(narrow, report, f"model {trained.release.model}")
+    printed = narrow.export_text()
+    assert "…" not in printed
+    assert max(len(line) for line in printed.splitlines()) <= 80
+    assert all(name in printed for name in ("own purchases", "no cold one among them", "20,000", ".123 ±.025"))
+
+
+def test_a_tuned_encoder_is_named_in_the_list(console: Console, trained: Trained) -> None:
+    manifest = trained.store.manifest("indexes", trained.release.index)
+    tuned = {**manifest["encoder"], "tuned": {"id": "20260102-abcd"}}
+    tables.indexes(console, [manifest, {**manifest, "encoder": tuned}])
+    lines = [line for line in console.export_text().splitlines() if trained.release.index in line]
+    assert ["tuned 20260102-abcd" in line for line in lines] == [False, True]
 
 
 def test_a_report_of_few_figures(console: Console) -> None:
     known, unknown = {"mean": 0.5, "low": 0.4, "high": 0.6}, {"mean": None, "low": None, "high": None}
-    metrics = {**dict.fromkeys(tables._METRICS, known), "ndcg@10": known, "gauc": unknown}
+    metrics = {**dict.fromkeys(tables._METRICS, known), "ndcg@10": known, "auc": unknown}
     row = {"scorer": "trees", "kind": "member", "metrics": metrics, "classification": {}}
     content = {
         "requests": 1,
@@ -73,6 +117,7 @@ def test_a_report_of_few_figures(console: Console) -> None:
     tables.report(console, content, "model x")
     printed = console.export_text()
     assert "–" in printed
+    assert "1.000" in printed
     assert "as a classifier" not in printed
     assert "in parts" not in printed
 
