@@ -36,7 +36,9 @@ def rows(examples: list[Example], left_out: list[int]) -> Rows:
     """All rows of the examples; the columns `left_out` say nothing."""
     matrix = np.concatenate([example.features for example in examples])
     matrix[:, left_out] = np.nan
-    return Rows(matrix, np.concatenate([e.grades for e in examples]), [len(e.rows) for e in examples])
+    lengths = [len(example.rows) for example in examples]
+    answered = all(example.answered for example in examples)
+    return Rows(matrix, np.concatenate([example.grades for example in examples]), lengths, answered=answered)
 
 
 def worth(slices: dict[Slice, list[Example]], config: RankerConfig, say: Say) -> list[dict[str, Any]]:

@@ -15,14 +15,8 @@ from ranker.behaviour import Behaviour
 from ranker.features import Catalogue, Context
 from ranker.history import Engagement
 from ranker.log import Request, graded
-from ranker.recall import Candidates, Retrieval
+from ranker.recall import Retrieval
 from ranker.space import ProductSpace
-
-# Products that nobody judged, drawn from recall into each judged list that the members are fitted on: served lists are
-# nearly all of such products. Not from the first places, where many are relevant and were merely not judged.
-_UNJUDGED = 6
-_UNJUDGED_FROM = 50
-
 
 # Rows of a recalled list that the members are fitted on, beside those wanted. Evenly spread: were more of the first
 # places kept than of the last, what stands far back would seem wanted more often than it is.
@@ -44,7 +38,10 @@ _QUERY_CUTS = (0.8, 0.85, 0.9)
 
 
 class Example(NamedTuple):
-    """One ranked list with its answers. `recall_scores` and `missed` are empty where the list was logged or judged."""
+    """One ranked list with its answers. `recall_scores` and `missed` are empty where the list was logged or judged.
+
+    `answered`: every row was judged or rated, so that a grade of 0 means no, not that nobody was asked.
+    """
 
     context: Context
     rows: Ints
@@ -52,6 +49,7 @@ class Example(NamedTuple):
     grades: Doubles
     missed: Doubles
     recall_scores: Doubles
+    answered: bool = False
 
 
 class Stage(NamedTuple):
@@ -141,19 +139,12 @@ def _example(request: Request, part: Slice, context: Context, stage: Stage, beha
             rows, scores = rows[kept], scores[kept]
     elif part is Slice.MEMBERS:
         positions = request.positions
-        if context.query and positions is None:
-            rows = _with_unjudged(rows, stage.retrieval.recall(context, behaviour))
     if not len(rows):
         return None
     grades, missed = graded(request, rows)
     matrix = features.matrix(context, rows, stage.catalogue, behaviour, positions)
-    return Example(context, rows, matrix, grades, missed, scores)
-
-
-def _with_unjudged(rows: Ints, found: Candidates) -> Ints:
-    """A judged list and a few others: evenly spread, so that the same log gives the same list."""
-    others = np.setdiff1d(found.rows[_UNJUDGED_FROM:], rows)
-    return np.union1d(rows, others[np.linspace(0, len(others) - 1, min(_UNJUDGED, len(others))).astype(int)])
+    answered = request.rows is not None and request.positions is None
+    return Example(context, rows, matrix, grades, missed, scores, answered)
 
 
 def _kept(rows: Ints, request: Request) -> Ints:

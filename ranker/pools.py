@@ -69,7 +69,7 @@ def _after_queries(asked: pl.DataFrame) -> list[Pool]:
     """What each logged query led to, weighed by how often it did."""
     counts = asked.group_by("query", "row", maintain_order=True).len()
     pools = counts.group_by("query", maintain_order=True).agg("row", pl.col("len") / pl.col("len").max())
-    pools = pools.gather_every(max(len(pools) // _MOST, 1))
+    pools = pools.gather_every(max(-(-len(pools) // _MOST), 1))
     return [Pool(query, np.array(rows), np.array(shares)) for query, rows, shares in pools.iter_rows()]
 
 
@@ -81,5 +81,5 @@ def _steps(found: pl.DataFrame, titles: Sequence[str]) -> list[Pool]:
     pools = steps.group_by("row", maintain_order=True).agg(
         pl.col("next").unique(maintain_order=True).head(_STEPS_OF_PRODUCT)
     )
-    pools = pools.gather_every(max(len(pools) // _MOST, 1))
+    pools = pools.gather_every(max(-(-len(pools) // _MOST), 1))
     return [Pool(titles[row], np.array(to), np.ones(len(to))) for row, to in pools.iter_rows()]

@@ -168,8 +168,7 @@ def _loss(scores: Tensor, pools: Sequence[Pool], rows: Ints) -> Tensor:
     wanted = scores[mine, places]
     against_others = (gain * (torch.logaddexp(others, wanted) - wanted)).sum() / gain.sum().clamp(min=1e-9)
     worth[mine, places] = gain
-    graded = worth.sum(1) > 0
     within = torch.zeros_like(own).index_put((mine, places), torch.ones_like(mine, dtype=torch.bool))
     shares = worth / worth.sum(1, keepdim=True).clamp(min=1e-9)
     lists = -(shares * scores.masked_fill(~within, -1e9).log_softmax(1)).sum(1)
-    return against_others + lists[graded].mean()
+    return against_others + lists.sum() / (worth.sum(1) > 0).sum().clamp(min=1)

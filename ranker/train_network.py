@@ -1,6 +1,7 @@
 """Fit the DNN click model on lists: a click loss that calibrates and a list loss that ranks."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -40,7 +41,8 @@ def fit_network(
     network.standardise(torch.from_numpy(np.concatenate([example.features for example in train])))
     network.to(device)
     optimiser = torch.optim.AdamW(network.parameters(), lr=_RATE, weight_decay=1e-2)
-    average = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(1.0 - 1.0 / _AVERAGED), use_buffers=True)
+    average_of: Any = get_ema_multi_avg_fn(1.0 - 1.0 / _AVERAGED)  # type: ignore[no-untyped-call]
+    average: Any = AveragedModel(network, multi_avg_fn=average_of, use_buffers=True)
     rng = np.random.default_rng(config.seed)
     best, best_score, waited = network.state_dict(), -np.inf, 0
     for epoch in range(config.network_epochs):

@@ -1,4 +1,4 @@
-"""The LightGBM ranker: LambdaMART over the feature matrix."""
+"""The LightGBM ranker over the feature matrix: LambdaMART, or cross-entropy where every row was answered."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -11,45 +11,49 @@ from ranker.config import RankerConfig
 from ranker.features import unplaced
 from ranker.metrics import gains
 
+_COMMON = {
+    "learning_rate": 0.05,
+    "min_data_in_leaf": 50,
+    "feature_fraction": 0.6,
+    "bagging_fraction": 0.8,
+    "bagging_freq": 1,
+    "lambda_l2": 1.0,
+    "deterministic": True,
+    "force_row_wise": True,
+    "verbosity": -1,
+}
+_LISTWISE = {"objective": "lambdarank", "metric": "ndcg", "eval_at": [10], "lambdarank_truncation_level": 20}
+_POINTWISE = {"objective": "cross_entropy", "metric": "cross_entropy", "learning_rate": 0.03, "lambda_l2": 10.0}
+
 
 class Rows(NamedTuple):
-    """All rows of some lists: features, grades, the lists' lengths, and scores that the trees are to correct."""
+    """All rows of some lists: features, grades, the lists' lengths, and scores that the trees are to correct.
+
+    `answered`: every row was judged or rated, so that a grade of 0 means no, not that nobody was asked.
+    """
 
     features: Floats
     grades: Array
     lengths: Sequence[int]
     start: Doubles | None = None
+    answered: bool = False
 
 
 def fit_trees(train: Rows, later: Rows, names: Sequence[str], config: RankerConfig) -> lgb.Booster:
-    """LambdaMART (Burges 2010) on `train`, stopped where NDCG@10 on `later` is best.
+    """Trees on `train`, stopped where they are best on `later`.
 
-    Where `train` holds the places its rows were shown at, LightGBM estimates a bias for each place beside the trees
-    (lambdarank with positions), and the trees themselves see every row at the first place, as in serving.
+    Lists drawn from recall or logged: LambdaMART (Burges 2010), which learns from pairs within a list. Where `train`
+    holds the places its rows were shown at, LightGBM estimates a bias for each place beside the trees (lambdarank with
+    positions), and the trees themselves see every row at the first place, as in serving. Lists in which every row was
+    answered: cross-entropy on the gain, since such short lists have few pairs and their grades compare across lists.
     """
+    answered = train.answered and later.answered
+    label = _shares if answered else _levels
     levels = np.unique(np.concatenate([train.grades, later.grades]))
-    parameters = {
-        "objective": "lambdarank",
-        "metric": "ndcg",
-        "eval_at": [10],
-        "label_gain": gains(levels).tolist(),
-        "lambdarank_truncation_level": 20,
-        "learning_rate": 0.05,
-        "num_leaves": config.leaves,
-        "min_data_in_leaf": 50,
-        "feature_fraction": 0.6,
-        "bagging_fraction": 0.8,
-        "bagging_freq": 1,
-        "lambda_l2": 1.0,
-        "seed": config.seed,
-        "deterministic": True,
-        "force_row_wise": True,
-        "verbosity": -1,
-    }
     sets = [
         lgb.Dataset(
             unplaced(rows.features),
-            np.searchsorted(levels, rows.grades),
+            label(rows.grades, levels),
             group=np.array(rows.lengths),
             init_score=rows.start,
             feature_name=list(names),
@@ -59,10 +63,22 @@ def fit_trees(train: Rows, later: Rows, names: Sequence[str], config: RankerConf
     places = np.rint(np.exp(train.features[:, list(names).index("position")])).astype(np.int64)
     if np.ptp(places) > 0:
         sets[0].set_position(places)
+    objective = _POINTWISE if answered else _LISTWISE | {"label_gain": gains(levels).tolist()}
+    parameters = _COMMON | objective | {"num_leaves": config.leaves, "seed": config.seed}
     stop = lgb.early_stopping(40, verbose=False)
     return lgb.train(parameters, sets[0], config.trees, valid_sets=[sets[1]], callbacks=[stop])
 
 
+def _levels(grades: Array, levels: Array) -> Array:
+    """Whole numbers for the distinct grades, as LightGBM's ranking wants."""
+    return np.asarray(np.searchsorted(levels, grades), np.int64)
+
+
+def _shares(grades: Array, levels: Array) -> Array:
+    """Gains as shares of the largest."""
+    return np.asarray(gains(grades) / gains(levels).max(), np.float64)
+
+
 def score(trees: lgb.Booster, features: Floats) -> Doubles:
     """Raw scores float64 [rows]. One thread: LightGBM's pool and torch's would fight for the same cores."""
-    return np.asarray(trees.predict(features, num_threads=1), np.float64)
+    return np.asarray(trees.predict(features, num_threads=1, raw_score=True), np.float64)

@@ -15,6 +15,9 @@ def main() -> None:
     # A model library's own notices are not this command's output.
     warnings.simplefilter("ignore")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    if not sys.stderr.isatty():
+        # Nor are its progress bars a line of the job's log.
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     try:
         _app(sys.argv[1:])()
     except VitrineError as error:

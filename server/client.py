@@ -158,6 +158,9 @@ def _ask(
 def print_hits(response: Any, title: str, seconds: float) -> None:
     """A ranked answer as a table, with its stages."""
     table = Table("#", "id", "title", "price", "score", "recall sources (rank)", "DNN", "trees", title=title)
+    for column in table.columns:
+        # A long word, such as a Chinese title, is folded and not cut.
+        column.overflow = "fold"
     for hit in response.hits:
         members = hit.member_scores
         table.add_row(

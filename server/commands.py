@@ -89,7 +89,7 @@ def index_build(path: Config = DEFAULT) -> None:
     with store.locked("rebuild"), _Bar() as bar:
         encoder = newest_encoder(store, settings.indexer)
         name = build_index(store, settings.indexer, encoder, bar.advance)
-    tables.indexes(out, [store.manifest("indexes", name)])
+    tables.built(out, store.manifest("indexes", name))
 
 
 @index.command("verify")

@@ -36,20 +36,26 @@ def counts(console: Console, title: str, kept: Mapping[str, int], dropped: Mappi
 
 def indexes(console: Console, manifests: Sequence[Mapping[str, Any]]) -> None:
     """Published indexes."""
-    table = Table("id", "products", "rejected", "embedded", "kind", "recall@100", "encoder", "seconds", title="indexes")
+    table = Table(title="indexes")
+    table.add_column("id", no_wrap=True)
+    table.add_column("products", justify="right", no_wrap=True)
+    table.add_column("recall\n@100", justify="right", no_wrap=True)
+    table.add_column("kind", overflow="fold")
+    table.add_column("encoder", overflow="fold")
     for entry in manifests:
-        numbers, index = entry["counts"], entry["index"]
-        table.add_row(
-            entry["id"],
-            f"{numbers['products']:,}",
-            f"{numbers['rejected']:,}",
-            f"{numbers['embedded']:,}",
-            index["kind"],
-            f"{index['recall_at_100']:.4f}",
-            _encoder(entry["encoder"]),
-            f"{entry['seconds']:.1f}",
-        )
+        index = entry["index"]
+        products, recall = f"{entry['counts']['products']:,}", f"{index['recall_at_100']:.4f}"
+        table.add_row(entry["id"], products, recall, index["kind"], _encoder(entry["encoder"]))
     console.print(table)
+
+
+def built(console: Console, manifest: Mapping[str, Any]) -> None:
+    """An index that was just built, and what the build did."""
+    indexes(console, [manifest])
+    done = manifest["counts"]
+    console.print(
+        f"{done['embedded']:,} titles embedded, {done['rejected']:,} rows rejected, {manifest['seconds']:.1f} s"
+    )
 
 
 def _encoder(entry: Mapping[str, Any]) -> str:
@@ -121,7 +127,7 @@ def _segments(console: Console, content: Mapping[str, Any]) -> None:
 
 def _columns(table: Table, name: str, *figures: str) -> None:
     """A name that is folded where the terminal is narrow, and figures that are never cut."""
-    table.add_column(name, overflow="fold", vertical="bottom")
+    table.add_column(name, overflow="fold")
     for figure in figures:
         table.add_column(figure, justify="right", no_wrap=True)
 

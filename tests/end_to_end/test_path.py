@@ -6,7 +6,8 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from vitrine.v1 import (
     event_pb2,
     event_service_pb2,
     event_service_pb2_grpc,
+    hit_pb2,
     recommend_service_pb2,
     recommend_service_pb2_grpc,
     search_service_pb2,
@@ -39,6 +41,7 @@ judgments = "data/judgments.parquet"
 space = 16
 tower_epochs = 1
 network_epochs = 1
+encoder_epochs = 1
 trees = 20
 device = "cpu"
 [server]
@@ -53,7 +56,7 @@ def command(*words: str) -> list[str]:
 
 
 def vitrine(folder: Path, *words: str) -> "subprocess.CompletedProcess[str]":
-    told = subprocess.run(command(*words), cwd=folder, capture_output=True, text=True, timeout=90)
+    told = subprocess.run(command(*words), cwd=folder, capture_output=True, text=True, timeout=240)
     assert told.returncode == 0, told.stderr
     return told
 
@@ -99,7 +102,7 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "vitrine.toml").write_text(CONFIG)
     vitrine(folder, "sample", "--products", "300", "--sessions", "1500")
     told = vitrine(folder, "rebuild", "--quiet")
-    steps = [json.loads(line) for line in told.stderr.splitlines() if line.startswith("{")]
+    steps = [json.loads(line) for line in told.stderr.splitlines()]
     assert steps[-1]["step"] == "rebuild"
     return folder
 
@@ -112,6 +115,11 @@ def server(shop: Path) -> Iterator[Server]:
         running.end()
 
 
+def channels(hits: Iterable[hit_pb2.Hit]) -> set[int]:
+    """The recall channels that proposed any of the hits."""
+    return {source.channel for hit in hits for source in hit.recall_sources}
+
+
 def test_the_whole_path(server: Server) -> None:
     with grpc.insecure_channel(f"127.0.0.1:{server.port}") as channel:
         _check_standard_services(channel)
@@ -119,6 +127,7 @@ def test_the_whole_path(server: Server) -> None:
         recommend = recommend_service_pb2_grpc.RecommendServiceStub(channel).Recommend
         found = search.Search(SearchRequest(query="red boots"), timeout=10)
         assert len(found.hits) == 24
+        assert {hit_pb2.RecallSource.DENSE, hit_pb2.RecallSource.LEXICAL} <= channels(found.hits)
         assert found.info.versions.release == "1"
         product = found.hits[0].product
         alike = search.Similar(search_service_pb2.SimilarRequest(product_id=product.id), timeout=10)
@@ -137,6 +146,7 @@ def test_the_whole_path(server: Server) -> None:
         assert events.WriteEvents(event_service_pb2.WriteEventsRequest(events=[event]), timeout=10).written == 1
         mine = recommend(RecommendRequest(user_id="me"), timeout=10)
         assert mine.fallback != popular
+        assert hit_pb2.RecallSource.USER in channels(mine.hits)
         assert len(mine.hits) == 24
         told = admin_service_pb2_grpc.AdminServiceStub(channel).GetStatus(
             admin_service_pb2.GetStatusRequest(), timeout=10
@@ -184,3 +194,27 @@ def test_a_signal_lets_what_is_in_flight_finish(server: Server) -> None:
         assert answered > 3
         # What came after the signal never got in.
         assert set(refused) <= {grpc.StatusCode.UNAVAILABLE}
+
+
+def test_a_tuned_encoder_goes_live_in_a_running_server_and_back(shop: Path, server: Server) -> None:
+    with grpc.insecure_channel(f"127.0.0.1:{server.port}") as channel:
+        search = search_service_pb2_grpc.SearchServiceStub(channel).Search
+
+        def answer_of(release: str) -> search_service_pb2.SearchResponse:
+            """The first answer of a release; the server looks for a new one every second."""
+            end = time.monotonic() + 60
+            while (found := search(SearchRequest(query="red boots"), timeout=10)).info.versions.release != release:
+                assert time.monotonic() < end, "".join(server.log)
+                time.sleep(0.1)
+            return found
+
+        before = answer_of("1")
+        vitrine(shop, "rebuild", "--quiet", "--tune")
+        after = answer_of("2")
+        assert after.info.versions.encoder != before.info.versions.encoder
+        assert len(after.hits) == 24
+        assert "tuned" in vitrine(shop, "index", "list").stdout
+        vitrine(shop, "release", "rollback")
+        assert answer_of("1").info.versions.encoder == before.info.versions.encoder
+    assert server.end() == 0
+    assert "Traceback" not in "".join(server.log)

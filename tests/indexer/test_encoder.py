@@ -148,7 +148,9 @@ def test_a_compiler_that_raises_leaves_float32(
         raise error("no such instruction")
 
     monkeypatch.setattr(module, "CompiledForward", broken)
-    monkeypatch.setattr(module, "load_sentence_transformer", lambda *_: SimpleNamespace(tokenizer=None, max_seq_length=256))
+    monkeypatch.setattr(
+        module, "load_sentence_transformer", lambda *_: SimpleNamespace(tokenizer=None, max_seq_length=256)
+    )
     monkeypatch.setattr(module, "_torch_forward", lambda *_: words)
     monkeypatch.setattr(module, "Tokeniser", lambda *_: exact._tokeniser)
     monkeypatch.setattr(module, "fingerprint", lambda _: "same")

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from math import log2
 from types import SimpleNamespace
 from typing import Any, cast
@@ -10,15 +11,16 @@ import lightgbm as lgb
 import numpy as np
 import pytest
 
-from ranker import evaluate, features, metrics, ranked
+from ranker import evaluate, metrics, ranked
 from ranker.evaluate import Row
 from ranker.examples import Example
 from ranker.features import NAMES, Context
-from ranker.fusion import Fusion, Platt
+from ranker.fusion import KINDS, Fusion, Isotonic
 from ranker.history import EMPTY
 from ranker.model import Members
+from ranker.scoring import Scorable
 
-UNFITTED = Fusion("weighted", 0.5, {}, {})
+UNFITTED = Fusion("weighted", 0.5, {}, {}, {})
 SCORED = ("network", "new", "other")
 
 
@@ -34,10 +36,38 @@ def example(
 
 
 def test_baselines_are_features_that_tell_rows_apart() -> None:
-    examples = [example([0, 1, 0], bm25=[1, 3, np.nan], popularity_30d=[2, 2, 2]), example([1, 0])]
+    examples = [example([0, 1, 0], lexical=[1, 3, np.nan], popularity_30d=[2, 2, 2]), example([1, 0])]
     orders = evaluate.baselines(examples)
     assert list(orders) == ["random", "BM25"]
     assert [each.tolist() for each in orders["BM25"]] == [[1, 3, 0], [0, 0]]
+
+
+def test_the_transformers_rank_by_the_query_or_else_by_the_user() -> None:
+    columns = {"title_cosine": [0.1, np.nan], "user_dot": [0.7, 0.9]}
+    asked, strolled = example([0, 1], **columns), example([0, 1], **columns)
+    asked = asked._replace(context=asked.context._replace(query="boot"))
+    assert evaluate._transformer(asked) == pytest.approx([0.1, 0.0])
+    assert evaluate._transformer(strolled) == pytest.approx([0.7, 0.9])
+
+
+def test_every_scorer_scores_every_list(shop: Any) -> None:
+    """What the report compares is what serving would answer, fusion by fusion."""
+    rng = np.random.default_rng(0)
+    space, members = shop.model.space.vectors, shop.model.members
+    examples = [
+        Example(
+            Context(0.0, EMPTY), np.arange(n), rng.normal(size=(n, len(NAMES))).astype(np.float32), *[np.zeros(n)] * 3
+        )
+        for n in (5, 1, 9)
+    ]
+    scored = evaluate.scores_of(members, examples, space)
+    assert set(scored) == {"transformer", "network", "trees", *KINDS}
+    assert all([len(each) for each in scores] == [5, 1, 9] for scores in scored.values())
+    lists = [Scorable(e.context, e.rows, e.features) for e in examples]
+    for kind in KINDS:
+        chosen = replace(members, fusion=members.fusion._replace(kind=kind))
+        for one, other in zip(chosen.score(lists, space), scored[kind], strict=True):
+            np.testing.assert_allclose(one.fused, other, atol=1e-4)
 
 
 def test_recall_order_where_lists_were_recalled() -> None:
@@ -80,7 +110,8 @@ def test_a_list_whose_answers_were_all_missed_counts_as_nothing_found() -> None:
 
 
 def test_kinds_and_classification_come_from_the_scorers_and_the_thresholds() -> None:
-    fusion = Fusion("new", 0.5, {"network": Platt(1.0, 0.0), "new": Platt(2.0, 0.0)}, {"network": 0.5, "new": 0.6})
+    straight = Isotonic([-5.0, 5.0], [0.0, 1.0])
+    fusion = Fusion("new", 0.5, {}, {"network": straight, "new": straight}, {"network": 0.5, "new": 0.6})
     scores = [np.array([2.0, -1.0, 1.0, -3.0])]
     made = rows(dict.fromkeys(("network", "new", "other", "BM25"), scores), [example([1, 1, 0, 0])], fusion, *SCORED)
     assert [(row.scorer, row.kind) for row in made] == [
@@ -89,7 +120,7 @@ def test_kinds_and_classification_come_from_the_scorers_and_the_thresholds() -> 
         ("other", "fusion"),
         ("BM25", "baseline"),
     ]
-    p = 1 / (1 + np.exp(-scores[0]))
+    p = (scores[0] + 5) / 10
     assert made[0].classification["log_loss"] == pytest.approx(-np.mean(np.log([p[0], p[1], 1 - p[2], 1 - p[3]])))
     assert [row.classification.get("threshold") for row in made] == [0.5, 0.6, None, None]
 
@@ -183,13 +214,4 @@ def test_the_report_is_whole_and_strict_json(shop: Any, monkeypatch: pytest.Monk
 def test_every_baseline_names_a_feature() -> None:
     everything = {name: [1.0, 2.0] for name in NAMES}
     orders = evaluate.baselines([example([0, 1], recalled=True, **everything)])
-    assert list(orders) == [
-        "random",
-        "recall order",
-        "encoder cosine",
-        "BM25",
-        "popularity",
-        "user vector",
-        "own purchases",
-    ]
-    assert features.NAMES is NAMES
+    assert list(orders) == ["random", "recall order", "BM25", "popularity", "co-visited", "own purchases"]

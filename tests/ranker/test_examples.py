@@ -202,36 +202,16 @@ def test_a_request_reads_the_stage_of_its_time(goods: Catalogue, space: ProductS
     assert [stages.index(stage) for *_, stage in made] == [0, 0, 1, 1, 2, 2]
 
 
-def judged(*rows: int) -> Request:
-    return Request(1.0, None, "red boot", np.array(rows), None, dict.fromkeys(rows, 1.0))
-
-
-def test_a_judged_list_of_the_members_holds_a_few_nobody_judged(
-    replayed: Replayed, goods: Catalogue, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(module, "_UNJUDGED", 2)
-    monkeypatch.setattr(module, "_UNJUDGED_FROM", 1)
-    found = {
-        part: replayed([(judged(1, 2), part)], stage=staged(goods, 5))[0][1]
-        for part in (Slice.MEMBERS, Slice.CALIBRATE, Slice.TEST)
-    }
-    assert found[Slice.CALIBRATE].rows.tolist() == found[Slice.TEST].rows.tolist() == [1, 2]
-    fitted = found[Slice.MEMBERS]
-    # The first place of the recall, the red boot itself, is left out: it may be right.
-    assert fitted.rows.tolist() == [1, 2, 3, 4]
-    assert fitted.grades.tolist() == [1.0, 1.0, 0.0, 0.0]
-    assert len(fitted.features) == 4
-
-
-def test_a_short_recall_leaves_a_judged_list_as_it_is(replayed: Replayed) -> None:
-    ((_, example),) = replayed([(judged(1, 2), Slice.MEMBERS)])
-    assert example.rows.tolist() == [1, 2]
-
-
-def test_what_was_rated_is_no_list_of_a_query(replayed: Replayed, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_UNJUDGED_FROM", 0)
-    ((_, example),) = replayed([(judged(1, 2)._replace(query=""), Slice.MEMBERS)], [Engagement("v", 4, CLICK, 0.0)])
-    assert example.rows.tolist() == [1, 2]
+@pytest.mark.parametrize("part", Slice)
+def test_answered_are_lists_somebody_judged_or_rated(part: Slice, replayed: Replayed, goods: Catalogue) -> None:
+    """A list that was shown or recalled is not: nobody was asked about most of its rows."""
+    judged = Request(1.0, None, "red boot", np.array([1, 2]), None, {1: 1.0, 2: 0.0})
+    recalled = judged._replace(rows=None)
+    requests = [judged, judged._replace(query=""), recalled, shown(1.0, 1, 2)]
+    found = [example for _, example in replayed([(request, part) for request in requests], stage=staged(goods, 5))]
+    assert [example.answered for example in found] == [True, True, False, False]
+    assert [example.rows.tolist() for example in found[:2]] == [[1, 2], [1, 2]]
+    assert [len(example.recall_scores) for example in found] == [0, 0, 5, 0]
 
 
 def test_the_members_are_fitted_on_part_of_a_long_recalled_list(

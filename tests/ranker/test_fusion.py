@@ -2,10 +2,20 @@
 
 import numpy as np
 import pytest
-from scipy.special import expit, logit
-from sklearn.metrics import f1_score, log_loss
+from scipy.special import expit, log_softmax
+from sklearn.metrics import f1_score
 
-from ranker.fusion import Fusion, Platt, best_threshold, fit_alpha, fit_platt, weigh
+from ranker.fusion import (
+    Fusion,
+    Isotonic,
+    Platt,
+    best_threshold,
+    by_rank,
+    fit_alpha,
+    fit_isotonic,
+    fit_platt,
+    weigh,
+)
 
 
 def labels(p: np.ndarray, seed: int = 0) -> np.ndarray:
@@ -16,34 +26,83 @@ def test_weighing_is_the_formula() -> None:
     assert weigh(0.3, np.array([0.9]), np.array([0.2])) == pytest.approx(0.3 * 0.9 + (1 - 0.3) * 0.2)
 
 
+def test_ranks_are_added_as_reciprocals() -> None:
+    network, trees = np.array([0.1, 0.9, 0.5]), np.array([-3.0, -1.0, -2.0])
+    np.testing.assert_allclose(
+        by_rank(network, trees),
+        [(1 / (60 + 3)) + (1 / (60 + 3)), (1 / (60 + 1)) + (1 / (60 + 1)), (1 / (60 + 2)) + (1 / (60 + 2))],
+    )
+    np.testing.assert_allclose(
+        by_rank(network, np.array([5.0, -7.0, 0.0])),
+        [(1 / (60 + 3)) + (1 / (60 + 1)), (1 / (60 + 1)) + (1 / (60 + 3)), (1 / (60 + 2)) + (1 / (60 + 2))],
+    )
+
+
+def test_ties_rank_in_the_order_of_the_rows() -> None:
+    np.testing.assert_allclose(by_rank(np.zeros(3), np.ones(3)), [2 / (60 + 1), 2 / (60 + 2), 2 / (60 + 3)])
+    assert by_rank(np.empty(0), np.empty(0)).shape == (0,)
+
+
+def lists(seed: int, count: int = 600, length: int = 8) -> tuple[np.ndarray, list[np.ndarray], np.random.Generator]:
+    """Worth of every row of some lists, and grades: the row of the greatest worth, with some luck, was wanted."""
+    rng = np.random.default_rng(seed)
+    worth = rng.normal(size=(count, length))
+    grades = np.zeros((count, length))
+    grades[np.arange(count), (2 * worth + rng.gumbel(size=worth.shape)).argmax(1)] = 1.0
+    return worth, list(grades), rng
+
+
+@pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize(("good", "expected"), [("network", 1.0), ("trees", 0.0)])
-def test_alpha_goes_to_the_member_that_is_not_noise(good: str, expected: float) -> None:
-    rng = np.random.default_rng(0)
-    true, noise = rng.beta(1, 4, 20_000), rng.beta(1, 4, 20_000)
-    positive = labels(true)
-    alpha = fit_alpha(true, noise, positive) if good == "network" else fit_alpha(noise, true, positive)
-    assert alpha == pytest.approx(expected, abs=0.05)
+def test_alpha_goes_to_the_member_that_is_not_noise(good: str, expected: float, seed: int) -> None:
+    worth, grades, rng = lists(seed)
+    noise = list(rng.normal(size=worth.shape))
+    pair = (list(worth), noise) if good == "network" else (noise, list(worth))
+    assert fit_alpha(*pair, grades) == pytest.approx(expected, abs=0.08)
 
 
-def test_two_independent_members_fuse_to_less_log_loss_than_either() -> None:
-    rng = np.random.default_rng(0)
-    one, other = rng.normal(size=(2, 20_000))
-    positive = labels(expit(one + other))
-    p1, p2 = fit_platt(one, positive)(one), fit_platt(other, positive)(other)
-    alpha = fit_alpha(p1, p2, positive)
-    assert alpha == pytest.approx(0.5, abs=0.1)
-    fused = log_loss(positive, weigh(alpha, p1, p2))
-    assert fused < min(log_loss(positive, p1), log_loss(positive, p2)) - 0.005
+@pytest.mark.parametrize("seed", range(3))
+def test_alpha_lies_between_for_two_noisy_views(seed: int) -> None:
+    """The better view counts more, and both together rank better than either."""
+    worth, grades, rng = lists(seed)
+    clear, vague = worth + 0.7 * rng.normal(size=worth.shape), worth + 1.4 * rng.normal(size=worth.shape)
+    alpha = fit_alpha(list(clear), list(vague), grades)
+    assert 0.6 < alpha < 0.95
+    assert fit_alpha(list(vague), list(clear), grades) == pytest.approx(1 - alpha, abs=0.02)
+
+    def right(scores: np.ndarray) -> float:
+        return float((scores.argmax(1) == np.array(grades).argmax(1)).mean())
+
+    assert right(weigh(alpha, clear, vague)) > max(right(clear), right(vague))
 
 
-def test_alpha_is_the_one_a_grid_finds() -> None:
-    rng = np.random.default_rng(3)
-    one, other = rng.normal(size=(2, 5_000))
-    positive = labels(expit(1.5 * one + 0.5 * other))
-    p1, p2 = expit(one), expit(other)
-    grid = np.linspace(0.01, 0.99, 99)
-    best = grid[np.argmin([log_loss(positive, weigh(alpha, p1, p2)) for alpha in grid])]
-    assert fit_alpha(p1, p2, positive) == pytest.approx(best, abs=0.02)
+@pytest.mark.parametrize("seed", range(3))
+def test_alpha_is_the_one_a_grid_finds(seed: int) -> None:
+    """Over alpha and the scale of the scores, the least cross-entropy of the lists against their gains."""
+    worth, grades, rng = lists(seed, count=300)
+    one, other = worth + rng.normal(size=worth.shape), worth + rng.normal(size=worth.shape)
+    target = np.array(grades)
+
+    def loss(alpha: float) -> float:
+        scores = weigh(alpha, one, other)
+        return min(-(target * log_softmax(scale * scores, axis=1)).sum(1).mean() for scale in np.geomspace(0.3, 5, 60))
+
+    grid = np.linspace(0.02, 0.98, 49)
+    best = float(grid[np.argmin([loss(alpha) for alpha in grid])])
+    assert fit_alpha(list(one), list(other), grades) == pytest.approx(best, abs=0.03)
+
+
+def test_alpha_weighs_by_gain_and_leaves_lists_without_one_out() -> None:
+    """Grades 1 and 3 gain 1 and 7: the member that puts the greater first wins. Lists are of any length."""
+    one, other = np.array([2.0, 0.0, -1.0]), np.array([0.0, 2.0, -1.0])
+    grades = np.array([3.0, 1.0, 0.0])
+    rest = np.array([0.5, 0.1])
+    alpha = fit_alpha([one] * 3 + [rest], [other] * 3 + [-rest], [grades] * 3 + [np.zeros(2)])
+    assert alpha > 0.6
+    assert fit_alpha([one], [other], [grades]) == pytest.approx(alpha, abs=1e-6)
+    assert fit_alpha([other], [one], [grades]) == pytest.approx(1 - alpha, abs=1e-6)
+    assert fit_alpha([one], [other], [np.array([1.0, 1.0, 0.0])]) == pytest.approx(0.5, abs=1e-6)
+    assert fit_alpha([rest], [-rest], [np.zeros(2)]) == fit_alpha([], [], []) == 0.5
 
 
 @pytest.mark.parametrize("scale", [1e-3, 1.0, 50.0])
@@ -72,7 +131,9 @@ def test_platt_on_scores_that_are_all_alike_is_the_share() -> None:
 
 
 def test_platt_applies_a_sigmoid() -> None:
-    assert Platt(2.0, -1.0)(np.array([0.5, 1.0])) == pytest.approx([1 / 2, 1 / (1 + np.exp(-1))])
+    scores = np.array([0.5, 1.0])
+    assert Platt(2.0, -1.0).log_odds(scores) == pytest.approx([0.0, 1.0])
+    assert Platt(2.0, -1.0)(scores) == pytest.approx([1 / 2, 1 / (1 + np.exp(-1))])
 
 
 @pytest.mark.parametrize("seed", range(10))
@@ -90,9 +151,35 @@ def test_threshold_of_nothing() -> None:
     assert best_threshold(np.empty(0), np.empty(0, bool)) == 0.5
 
 
-def test_fusion_weighs_calibrated_scores() -> None:
-    fusion = Fusion("weighted", 0.25, {"network": Platt(2.0, 0.0), "trees": Platt(1.0, 1.0)}, {})
+def test_isotonic_rises_and_interpolates() -> None:
+    scores = np.random.default_rng(0).normal(size=3_000)
+    positive = labels(expit(3 * scores))
+    fitted = fit_isotonic(scores, positive)
+    assert (np.diff(fitted.scores) > 0).all()
+    assert (np.diff(fitted.probabilities) >= 0).all()
+    assert fitted(scores).mean() == pytest.approx(positive.mean(), abs=1e-6)
+    at = np.linspace(-1, 1, 21)
+    np.testing.assert_allclose(fitted(at), expit(3 * at), atol=0.12)
+    middle = (np.array(fitted.scores[:-1]) + fitted.scores[1:]) / 2
+    np.testing.assert_allclose(fitted(middle), (np.array(fitted.probabilities[:-1]) + fitted.probabilities[1:]) / 2)
+
+
+def test_isotonic_on_few_rows_is_the_pooled_share() -> None:
+    """Scores 2 and 3 are in the wrong order, so they share the mean; outside the corners the ends go on."""
+    fitted = fit_isotonic(np.array([1.0, 2.0, 3.0, 4.0]), np.array([False, True, False, True]))
+    assert fitted(np.array([-9.0, 1.0, 2.0, 3.0, 4.0, 9.0])) == pytest.approx([0.0, 0.0, 0.5, 0.5, 1.0, 1.0])
+    assert fitted(np.array([1.5, 3.25])) == pytest.approx([0.25, 0.5 + 0.5 * 0.25])
+
+
+def test_isotonic_on_labels_that_are_all_alike_is_a_constant() -> None:
+    for positive, expected in ((np.zeros(3, bool), 0.0), (np.ones(3, bool), 1.0)):
+        assert fit_isotonic(np.array([1.0, 2.0, 3.0]), positive)(np.array([0.0, 2.0])).tolist() == [expected] * 2
+
+
+def test_fusion_weighs_log_odds() -> None:
+    odds = {"network": Platt(2.0, 0.0), "trees": Platt(1.0, 1.0)}
+    calibration = {"weighted": Isotonic([0.0, 1.0], [0.2, 0.4])}
+    fusion = Fusion("weighted", 0.25, odds, calibration, {})
     fused = fusion.weighted(np.array([0.3]), np.array([-0.4]))
-    assert fused == pytest.approx(0.25 * expit(2 * 0.3) + 0.75 * expit(-0.4 + 1.0))
-    assert fusion.probabilities("weighted", fused) is fused
-    assert logit(fusion.probabilities("network", np.array([0.3]))) == pytest.approx(2 * 0.3)
+    assert fused == pytest.approx(0.25 * 2 * 0.3 + 0.75 * (-0.4 + 1.0))
+    assert fusion.probabilities("weighted", fused) == pytest.approx(0.2 + 0.2 * fused)

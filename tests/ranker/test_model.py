@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -16,8 +17,9 @@ from indexer.snapshot import open_latest
 from indexer.store import Store
 from ranker import features
 from ranker.behaviour import Behaviour
+from ranker.fusion import KINDS, by_rank
 from ranker.history import CLICK, EMPTY, VIEW, History
-from ranker.model import Model, load_model, stacked_features
+from ranker.model import Members, Model, load_model, stacked_features
 from ranker.scoring import Scorable
 
 NOW = 1_800_000_000.0
@@ -59,16 +61,71 @@ def test_a_batch_scores_as_each_list_alone(shop: Any, lists: list[Scorable]) -> 
         np.testing.assert_allclose(together.fused, alone.fused, atol=1e-5)
 
 
-@pytest.mark.parametrize("kind", ["weighted", "stacking"])
+def fused_by(shop: Any, kind: str) -> Members:
+    """The shop's members under another fusion."""
+    members: Members = shop.model.members
+    return replace(members, fusion=members.fusion._replace(kind=kind))
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_fused_is_the_kind_that_was_chosen(shop: Any, lists: list[Scorable], kind: str) -> None:
+    members = fused_by(shop, kind)
+    for item, scores in zip(lists, members.score(lists, shop.model.space.vectors), strict=True):
+        logits, plain = scores.network, members.tree_scores(item.features)
+        assert logits is not None
+        platt = members.fusion.log_odds["network"]
+        expected = {
+            "weighted": members.fusion.weighted(logits, plain),
+            "stacking": members.stacked.predict(stacked_features(item.features, logits), raw_score=True),
+            "residual": platt.slope * logits + platt.offset + members.residual.predict(item.features, raw_score=True),
+            "rank": by_rank(logits, plain),
+        }
+        np.testing.assert_allclose(scores.fused, expected[kind], rtol=1e-9)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_without_the_network_every_fusion_still_ranks(shop: Any, lists: list[Scorable], kind: str) -> None:
+    members = fused_by(shop, kind)
+    alone = members.score(lists, shop.model.space.vectors, skip_network=True)
+    assert [len(each.fused) for each in alone] == [30, 1, 50]
+    assert all(each.network is None and np.isfinite(each.fused).all() for each in alone)
+    assert np.ptp(alone[0].fused) > 0
+    hidden = np.full(30, np.nan)
+    expected = members.tree_scores(lists[0].features)
+    if kind == "stacking":
+        expected = members.stacked.predict(stacked_features(lists[0].features, hidden), raw_score=True)
+    np.testing.assert_allclose(alone[0].fused, expected, rtol=1e-9)
+    assert members.score([], shop.model.space.vectors, skip_network=True) == []
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_fusion_reads_the_logit(shop: Any, lists: list[Scorable], kind: str) -> None:
+    matrix = lists[0].features
+    rng = np.random.default_rng(0)
+    logits = np.sort(rng.normal(size=30)) * 3
+    one, other = (fused_by(shop, kind).fused(kind, matrix, each, [30]) for each in (logits, logits[::-1]))
+    assert np.isfinite(one).all()
+    assert not np.allclose(one, other)
+
+
+def test_a_list_is_ranked_by_itself(shop: Any, lists: list[Scorable]) -> None:
+    """Reciprocal ranks are of one list each, wherever it lies in a batch."""
+    matrix = np.concatenate([lists[0].features, lists[2].features])
+    logits = np.random.default_rng(0).normal(size=80)
     members = shop.model.members
-    members = type(members)(members.network, members.trees, members.stacked, members.fusion._replace(kind=kind))
-    (scores,) = members.score(lists[:1], shop.model.space.vectors)
-    if kind == "weighted":
-        expected = members.fusion.weighted(scores.network, members.tree_scores(lists[0].features))
-    else:
-        expected = members.stacked.predict(stacked_features(lists[0].features, scores.network))
-    np.testing.assert_allclose(scores.fused, expected, rtol=1e-12)
+    together = members.fused("rank", matrix, logits, [30, 50])
+    alone = [members.fused("rank", matrix[part], logits[part], [-1]) for part in (slice(30), slice(30, 80))]
+    np.testing.assert_array_equal(together, np.concatenate(alone))
+
+
+def test_the_stacked_trees_can_do_without_the_logit(shop: Any, lists: list[Scorable]) -> None:
+    """Where the logit is missing on some rows, the others' scores stay."""
+    logits = np.random.default_rng(0).normal(size=30)
+    some = np.where(np.arange(30) % 2, np.nan, logits)
+    whole, part = (shop.model.members.fused("stacking", lists[0].features, each, [30]) for each in (logits, some))
+    assert np.isfinite(part).all()
+    np.testing.assert_array_equal(whole[::2], part[::2])
+    assert not np.allclose(whole[1::2], part[1::2])
 
 
 def test_stacked_features_end_with_the_logit() -> None:
@@ -82,15 +139,41 @@ def test_what_is_loaded_scores_alike(shop: Any, lists: list[Scorable]) -> None:
     pairs = zip(
         one.members.score(lists, one.space.vectors), other.members.score(lists, other.space.vectors), strict=True
     )
+    assert one.members.fusion == other.members.fusion
     for before, after in pairs:
         np.testing.assert_array_equal(before.fused, after.fused)
         np.testing.assert_array_equal(before.network, after.network)
 
 
+def test_what_was_fitted_comes_back_from_the_file(shop: Any) -> None:
+    """Calibrations, thresholds, recall weights and neighbours are of the numbers they were saved with."""
+    folder = shop.store.path("models", shop.model.id)
+    fusion, raw = shop.model.members.fusion, json.loads((folder / "fusion.json").read_text())
+    scorers = {"network", "trees", "transformer", *KINDS}
+    assert set(fusion.calibration) == set(fusion.thresholds) == scorers
+    assert set(fusion.log_odds) == {"network", "trees"}
+    assert (fusion.kind, fusion.alpha, dict(fusion.thresholds)) == (raw["kind"], raw["alpha"], raw["thresholds"])
+    for scorer in scorers:
+        assert fusion.calibration[scorer]._asdict() == raw["calibration"][scorer]
+        assert 0 <= fusion.probabilities(scorer, np.array([0.3]))[0] <= 1
+    recalled = shop.model.manifest["recall"]
+    assert (shop.model.retrieval.candidates, shop.model.retrieval.weights) == (50, recalled["weights"])
+    assert shop.model.retrieval.covisited is shop.model.catalogue.covisited
+    assert len(shop.model.catalogue.covisited.rows) > 0
+
+
 def test_members_saved_twice_are_the_same_bytes(shop: Any, tmp_path: Path) -> None:
     published = shop.store.path("models", shop.model.id)
     shop.model.members.save(tmp_path)
-    for name in ("network.safetensors", "fusion.json", "schema.json"):
+    names = (
+        "network.safetensors",
+        "trees.txt",
+        "trees_stacked.txt",
+        "trees_residual.txt",
+        "fusion.json",
+        "schema.json",
+    )
+    for name in names:
         assert (tmp_path / name).read_bytes() == (published / name).read_bytes(), name
 
 

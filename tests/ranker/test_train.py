@@ -1,6 +1,7 @@
 """The training end to end on a sample shop: what it publishes, what it refuses, and that it repeats."""
 
 import json
+from copy import copy
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -16,10 +17,13 @@ from indexer.snapshot import IndexSnapshot
 from indexer.store import Store
 from ranker import evaluate, log
 from ranker.config import RankerConfig
-from ranker.examples import Example, Slice
+from ranker.examples import Example, Slice, slice_of_query
+from ranker.fusion import KINDS
+from ranker.log import Sources
 from ranker.model import Model
 from ranker.scoring import Scorable
-from ranker.train import Prepared, Sources, evaluate_again, prepare, slice_examples
+from ranker.stages import Prepared, make_stages, slice_examples
+from ranker.train import evaluate_again, gather, prepare
 
 
 class Shop(Protocol):
@@ -47,9 +51,8 @@ def prepared(shop: Shop) -> Prepared:
 @pytest.fixture(scope="module")
 def slices(shop: Shop, prepared: Prepared) -> dict[Slice, list[Example]]:
     model = shop.model
-    return slice_examples(
-        prepared, model.catalogue, model.space, shop.snapshot, shop.encoder, shop.config, lambda _: None
-    )
+    stages = make_stages(prepared, shop.snapshot, model.space, shop.config, model.manifest["recall"]["weights"])
+    return slice_examples(prepared, stages, model.space, shop.snapshot, shop.encoder, lambda _: None)
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +75,8 @@ def test_manifest_says_what_the_model_is(shop: Shop, slices: dict[Slice, list[Ex
     manifest = shop.model.manifest
     assert manifest["index"] == shop.snapshot.id
     assert manifest["encoder"] == shop.encoder.fingerprint
-    assert manifest["fusion"] in ("weighted", "stacking")
+    assert manifest["fusion"] in KINDS
+    assert manifest["recall"]["candidates"] == shop.config.candidates
     assert manifest["requests"] == {part.name.lower(): len(slices[part]) for part in Slice}
     assert shop.store.verify("models", shop.model.id) == []
     assert shop.store.latest("models") >= shop.model.id
@@ -124,13 +128,13 @@ def test_most_requests_are_spread_evenly(shop: Shop, prepared: Prepared) -> None
 
 def test_report_has_every_scorer_with_intervals(report: dict[str, Any], slices: dict[Slice, list[Example]]) -> None:
     names = [row["scorer"] for row in report["table"]]
-    assert set(names) >= {*evaluate.SCORERS, "random", "encoder cosine", "BM25", "popularity"}
+    scorers = {*evaluate.MEMBERS, *KINDS}
+    assert set(names) >= {*scorers, "random", "BM25", "popularity", "co-visited"}
     for row in report["table"]:
-        assert set(row["metrics"]) == {"ndcg@10", "mrr", "recall@10", "recall@50", "recall@100"}
+        assert set(row["metrics"]) >= {"ndcg@10", "mrr", "recall@10", "recall@50", "recall@100", "auc"}
         for interval in row["metrics"].values():
             assert 0 <= interval["low"] <= interval["mean"] <= interval["high"] <= 1
-        measured = {"auc", "log_loss", "threshold", "accuracy", "recall", "f1"}
-        assert set(row["classification"]) == (measured if row["scorer"] in evaluate.SCORERS else set())
+        assert bool(row["classification"]) == (row["scorer"] in scorers)
     assert report["requests"] == len(slices[Slice.TEST])
     assert set(report["chosen_minus_other_ndcg"]) == {*names} - {report["chosen"]}
     assert 0 <= report["alpha"] <= 1
@@ -140,7 +144,7 @@ def test_the_fused_model_beats_chance_and_popularity(report: dict[str, Any]) -> 
     against = report["chosen_minus_other_ndcg"]
     assert against["random"]["low"] > 0.1
     assert against["popularity"]["low"] > 0
-    assert ndcg(report, report["chosen"]) > ndcg(report, "encoder cosine")
+    assert ndcg(report, report["chosen"]) > ndcg(report, "transformer")
 
 
 def test_what_is_loaded_scores_as_what_was_trained(
@@ -183,9 +187,14 @@ def test_another_seed_gives_other_scores(shop: Shop, slices: dict[Slice, list[Ex
     assert not np.allclose(scores(other, slices[Slice.TEST]), scores(shop.model, slices[Slice.TEST]))
 
 
+def more(judgments: pl.DataFrame) -> pl.DataFrame:
+    """Twice as many judged queries: a slice of a twentieth needs a few hundred."""
+    return pl.concat([judgments, judgments.with_columns(pl.col("query") + " sale")])
+
+
 def test_judgments_alone_are_enough(shop: Shop) -> None:
     """Like the Home Depot set: graded pairs from 1 to 3, no log, no user."""
-    judgments = shop.dump.judgments.with_columns((1 + pl.col("grade") * 2 / 3).round(2))
+    judgments = more(shop.dump.judgments).with_columns((1 + pl.col("grade") * 2 / 3).round(2))
     config = shop.config.model_copy(update={"positive_grade": 2.0})
     model = shop.load(shop.train(config, Sources(None, judgments)))
     assert model.manifest["learnt"] == ["query"]
@@ -203,6 +212,53 @@ def test_log_and_judgments_together(shop: Shop) -> None:
     judged = set(shop.dump.judgments["query"])
     assert sum(len(queries[part] & judged) for part in Slice) >= len(judged)
     assert [r.time for r, _ in both.requests] == sorted(r.time for r, _ in both.requests)
+
+
+def tuned(snapshot: IndexSnapshot, **told: float) -> IndexSnapshot:
+    """The index as if it had been built with a tuned encoder."""
+    made = copy(snapshot)
+    made.manifest = snapshot.manifest | {"encoder": snapshot.manifest["encoder"] | {"tuned": told}}
+    return made
+
+
+def test_an_encoder_tuned_on_what_is_measured_is_refused(shop: Shop, prepared: Prepared) -> None:
+    first = prepared.cuts[0]
+    kept = prepare(shop.sources, tuned(shop.snapshot, events_before=first, queries_below=0.5), shop.config)
+    assert kept.cuts == prepared.cuts
+    later = tuned(shop.snapshot, events_before=first + 1.0, queries_below=0.5)
+    with pytest.raises(
+        InputError, match=r"tuned on events after the first of ranker\.time_cuts.*vitrine train encoder"
+    ):
+        prepare(shop.sources, later, shop.config)
+    assert prepare(Sources(None, shop.dump.judgments), later, shop.config).cuts == []
+
+
+def test_judged_queries_the_encoder_was_tuned_on_fit_nothing_else(shop: Shop) -> None:
+    judgments = Sources(None, shop.dump.judgments)
+    plain, aware = (
+        {request.query: part for request, part in prepare(judgments, snapshot, shop.config).requests}
+        for snapshot in (shop.snapshot, tuned(shop.snapshot, events_before=0.0, queries_below=0.5))
+    )
+    seen = {query for query, part in aware.items() if part is Slice.TOWER}
+    assert len(plain) / 3 < len(seen) < 2 * len(plain) / 3
+    assert seen == {query for query in plain if slice_of_query(query, None, 0.5) is Slice.TOWER}
+    assert {plain[query] for query in seen} == {Slice.MEMBERS}
+    assert all(aware[query] is part for query, part in plain.items() if query not in seen)
+
+
+def test_what_happens_later_does_not_change_what_is_fitted(
+    shop: Shop, prepared: Prepared, slices: dict[Slice, list[Example]]
+) -> None:
+    """Events from the validation slice on, a year later: space, recall weights and the lists before are the same."""
+    late = pl.col("event_time") > pl.from_epoch(pl.lit(int(prepared.cuts[2])), "s").dt.replace_time_zone("UTC")
+    moved = pl.when(late).then(pl.col("event_time").dt.offset_by("365d")).otherwise("event_time")
+    shifted = Sources(shop.dump.events.with_columns(moved), None)
+    again = gather(shop.config, shop.indexing, shop.snapshot, shop.encoder, shifted, lambda _: None)
+    np.testing.assert_array_equal(again.space.vectors, shop.model.space.vectors)
+    assert again.weights == shop.model.manifest["recall"]["weights"]
+    for part in (Slice.MEMBERS, Slice.CALIBRATE):
+        for one, other in zip(again.slices[part], slices[part], strict=True):
+            np.testing.assert_array_equal(one.features, other.features)
 
 
 @pytest.mark.parametrize("rows", [0, 2_000])
@@ -233,6 +289,7 @@ def test_a_log_without_impressions(shop: Shop) -> None:
     assert prepared.requests
     assert all(request.rows is None for request, _ in prepared.requests)
     model = shop.load(shop.train(sources=Sources(taken, None)))
+    assert {"dense", "lexical"} <= set(model.manifest["recall"]["weights"]["query"])
     report = json.loads((shop.store.path("models", model.id) / "report" / "report.json").read_text())
     assert "recall order" in {row["scorer"] for row in report["table"]}
     assert report["chosen_minus_other_ndcg"]["random"]["low"] > 0

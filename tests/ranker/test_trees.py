@@ -27,7 +27,7 @@ def lists(count: int, seed: int, grades: Sequence[float] = (0.0, 1.0, 2.0, 3.0))
 def clicked(count: int, seed: int) -> Rows:
     """Lists as shown by price, whose clicks come to what has the signal and was looked at, the first places mostly."""
     rng = np.random.default_rng(seed)
-    x, _, lengths, _ = lists(count, seed)
+    x, _, lengths, *_ = lists(count, seed)
     x[:, SIGNAL] = np.nan_to_num(x[:, SIGNAL])
     places = np.concatenate([np.argsort(np.argsort(-prices)) + 1 for prices in x[:, NOISE].reshape(-1, LIST)])
     x[:, POSITION] = np.log(places)
@@ -79,6 +79,34 @@ def test_one_more_column(config: RankerConfig) -> None:
     fitted = fit_trees(train, later, [*NAMES, "network_logit"], config)
     assert mean_ndcg(score(fitted, later.features), later) > 0.99
     assert fitted.feature_name()[-1] == "network_logit"
+
+
+def by_list(count: int, seed: int) -> Rows:
+    """Lists whose grades are one feature of the whole list and one of the row: good lists and bad ones."""
+    rows = lists(count, seed)
+    whole = np.repeat(rows.features[:: rows.lengths[0], NOISE], LIST)
+    rows.features[:, NOISE] = whole
+    return rows._replace(grades=np.where(whole > 0, 2.0, 0.0) + (rows.grades > 0), answered=True)
+
+
+def test_answered_lists_are_compared_with_each_other(config: RankerConfig) -> None:
+    """Where every row was asked about, a list's level is learnt as well; pairs within lists say nothing of it."""
+    train, later, test = by_list(200, 0), by_list(60, 1), by_list(60, 2)
+    good = test.grades >= 2
+    apart = []
+    for answered in (True, False):
+        fitted = fit_trees(*(rows._replace(answered=answered) for rows in (train, later)), NAMES, config)
+        scores = score(fitted, test.features)
+        assert mean_ndcg(scores, test) > 0.9
+        apart.append((scores[good].mean() - scores[~good].mean()) / scores.std())
+    assert apart[0] > 1.0
+    assert abs(apart[1]) < 0.5
+
+
+def test_scores_of_answered_lists_are_no_probabilities(config: RankerConfig) -> None:
+    """They are log-odds, as the calibration and the fusions take them."""
+    scores = score(fit_trees(by_list(200, 0), by_list(60, 1), NAMES, config), by_list(60, 2).features)
+    assert scores.min() < 0
 
 
 def test_trees_do_not_learn_the_place(config: RankerConfig) -> None:

@@ -19,6 +19,12 @@ def console() -> Console:
     return Console(width=250, record=True, quiet=False)
 
 
+@pytest.fixture
+def narrow() -> Console:
+    """A terminal of 80 columns, or a pipe."""
+    return Console(width=80, record=True, quiet=False)
+
+
 def test_counts(console: Console) -> None:
     tables.counts(console, "shop", {"products": 1_234_567}, {"no title": 3})
     printed = console.export_text()
@@ -32,6 +38,16 @@ def test_indexes(console: Console, trained: Trained) -> None:
     assert all(text in printed for text in (trained.release.index, "600", "exact", "1.0000", "hash"))
 
 
+def test_an_index_just_built_fits_80_columns(narrow: Console, trained: Trained) -> None:
+    manifest = trained.store.manifest("indexes", trained.release.index)
+    counts = {"products": 1_234_567, "rejected": 12, "embedded": 3_456}
+    tables.built(narrow, {**manifest, "counts": counts, "seconds": 3.21})
+    printed = narrow.export_text()
+    assert "…" not in printed
+    assert all(text in printed for text in (trained.release.index, "1,234,567", "exact", "1.0000", "hash"))
+    assert "3,456 titles embedded, 12 rows rejected, 3.2 s" in printed
+
+
 def test_the_live_release_is_marked_and_a_note_is_no_markup(console: Console) -> None:
     gate = {"recall_at_100": 0.98765, "ndcg": 0.4321}
     made = [Release(n, "i", "m", f"[/b] note [bold]{n}[/bold]", 1_700_000_000.0, gate) for n in (1, 2)]
@@ -41,12 +57,6 @@ def test_the_live_release_is_marked_and_a_note_is_no_markup(console: Console) ->
     assert all(f"[/b] note [bold]{n}[/bold]" in line for n, line in enumerate(lines, 1))
     assert "0.9877" in lines[0]
     assert "0.4321" in lines[0]
-
-
-@pytest.fixture
-def narrow() -> Console:
-    """A terminal of 80 columns, or a pipe."""
-    return Console(width=80, record=True, quiet=False)
 
 
 def stored_report(trained: Trained) -> dict[str, Any]:

@@ -1,0 +1,139 @@
+"""Fitting the members: logits that no list was fitted on, and a fusion chosen on lists that nothing else saw."""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from ranker import evaluate, features, fit
+from ranker.config import RankerConfig
+from ranker.examples import Example, Slice
+from ranker.features import NAMES, Context
+from ranker.fusion import KINDS
+from ranker.history import EMPTY
+from ranker.model import Members
+
+CPU = torch.device("cpu")
+SPACE, LIST = 8, 12
+CONFIG = RankerConfig(trees=40, leaves=7, network_epochs=2)
+SIGNAL, POSITION = NAMES.index("bm25"), NAMES.index("position")
+
+
+@pytest.fixture(scope="module")
+def space() -> np.ndarray:
+    return np.random.default_rng(0).normal(size=(LIST, SPACE)).astype(np.float32)
+
+
+def lists(count: int, seed: int) -> list[Example]:
+    """Lists in which one feature tells what was clicked; places are logged, as for the members' slice."""
+    rng = np.random.default_rng(seed)
+    made = []
+    for _ in range(count):
+        matrix = rng.normal(size=(LIST, len(NAMES))).astype(np.float32)
+        matrix[:, POSITION] = np.log(np.arange(1, LIST + 1))
+        grades = np.zeros(LIST)
+        grades[(2 * matrix[:, SIGNAL] + rng.gumbel(size=LIST)).argmax()] = 1.0
+        made.append(Example(Context(0.0, EMPTY), np.arange(LIST), matrix, grades, np.empty(0), np.empty(0)))
+    return made
+
+
+@pytest.fixture(scope="module")
+def slices() -> dict[Slice, list[Example]]:
+    counts = {Slice.TOWER: 0, Slice.MEMBERS: 150, Slice.CALIBRATE: 60, Slice.VALIDATE: 60, Slice.TEST: 0}
+    made = {part: lists(count, int(part)) for part, count in counts.items()}
+    return {
+        part: [e._replace(features=features.unplaced(e.features)) for e in each] if part > Slice.MEMBERS else each
+        for part, each in made.items()
+    }
+
+
+@pytest.fixture(scope="module")
+def fitted(slices: dict[Slice, list[Example]], space: np.ndarray) -> tuple[Members, list[str]]:
+    said: list[str] = []
+    return fit.fit_members(slices, space, CONFIG, CPU, said.append), said
+
+
+def ndcg(scores: list[np.ndarray], examples: list[Example]) -> float:
+    return float(np.nanmean(evaluate.per_request_ndcg(scores, examples)))
+
+
+def test_every_member_and_fusion_learns(
+    fitted: tuple[Members, list[str]], slices: dict[Slice, list[Example]], space: np.ndarray
+) -> None:
+    held = slices[Slice.VALIDATE]
+    scored = evaluate.scores_of(fitted[0], held, space)
+    chance = ndcg([np.random.default_rng(i).random(LIST) for i in range(len(held))], held)
+    for name in ("trees", *KINDS):
+        assert ndcg(scored[name], held) > chance + 0.1, name
+
+
+def test_the_fusion_is_the_best_on_the_validation_slice(
+    fitted: tuple[Members, list[str]], slices: dict[Slice, list[Example]], space: np.ndarray
+) -> None:
+    members, said = fitted
+    held = slices[Slice.VALIDATE]
+    scored = evaluate.scores_of(members, held, space)
+    quality = {kind: ndcg(scored[kind], held) for kind in KINDS}
+    assert quality[members.fusion.kind] == max(quality.values())
+    assert len(set(quality.values())) > 1
+    assert f"fusion: {members.fusion.kind}, best on the validation slice" in said[-1]
+    assert set(members.fusion.calibration) == set(members.fusion.thresholds) == set(scored)
+    for name, scores in scored.items():
+        probabilities = members.fusion.probabilities(name, np.concatenate(scores))
+        assert probabilities.mean() == pytest.approx(1 / LIST, abs=0.01), name
+
+
+def test_the_same_lists_give_the_same_members(
+    fitted: tuple[Members, list[str]], slices: dict[Slice, list[Example]], space: np.ndarray
+) -> None:
+    again = fit.fit_members(slices, space, CONFIG, CPU, lambda _: None)
+    assert again.fusion == fitted[0].fusion
+
+
+def test_out_of_fold_logits_are_by_networks_that_saw_other_lists(
+    slices: dict[Slice, list[Example]], space: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train, later = slices[Slice.MEMBERS][:31], slices[Slice.CALIBRATE]
+    seen: list[set[int]] = []
+    scored: list[list[int]] = []
+
+    def fit_network(rest: list[Example], *_: Any) -> None:
+        seen.append({id(example.rows) for example in rest})
+
+    def logits(_: None, held_out: list[Example], *__: Any) -> list[np.ndarray]:
+        scored.append([id(example.rows) for example in held_out])
+        # Scored as serving sees them: at the first place.
+        assert all((example.features[:, POSITION] == 0).all() for example in held_out)
+        return [np.full(LIST, float(len(scored)))] * len(held_out)
+
+    monkeypatch.setattr(fit, "fit_network", fit_network)
+    monkeypatch.setattr(fit, "logits", logits)
+    out = fit._out_of_fold(train, later, space, CONFIG, CPU)
+    assert [len(block) for block in scored] == [16, 15]
+    assert [each for block in scored for each in block] == [id(example.rows) for example in train]
+    for block, others in zip(scored, seen, strict=True):
+        assert others == {id(example.rows) for example in train} - set(block)
+    assert [values[0] for values in out] == [1.0] * 16 + [2.0] * 15
+
+
+def test_some_logits_are_hidden_by_whole_lists() -> None:
+    scores = [np.full(3, float(i)) for i in range(400)]
+    hidden = fit._hidden(scores, seed=0)
+    gone = [np.isnan(each).all() for each in hidden]
+    assert np.mean(gone) == pytest.approx(fit._HIDDEN, abs=0.05)
+    for before, after, without in zip(scores, hidden, gone, strict=True):
+        assert without or np.array_equal(before, after)
+    assert not any(np.isnan(each).any() for each in scores)
+
+
+def test_without_the_logit_the_stacked_trees_still_rank(
+    fitted: tuple[Members, list[str]], slices: dict[Slice, list[Example]], space: np.ndarray
+) -> None:
+    members = replace(fitted[0], fusion=fitted[0].fusion._replace(kind="stacking"))
+    held = slices[Slice.VALIDATE]
+    matrix = np.concatenate([example.features for example in held])
+    alone = np.split(members._without_network(matrix), len(held))
+    scored = evaluate.scores_of(members, held, space)
+    assert ndcg(alone, held) > ndcg(scored["trees"], held) - 0.1
