@@ -21,10 +21,11 @@ from peers.vitrine import Vitrine, vitrine_scores
 from result import environment, versions, write_result
 
 from indexer.arrays import Doubles
-from indexer.encoder import Encoder, load_encoder
+from indexer.encoder import Encoder
 from indexer.errors import SnapshotError
 from indexer.snapshot import IndexSnapshot, open_latest
 from indexer.store import Store
+from indexer.tuned import encoder_of
 from ranker.examples import Slice, slice_of_time
 from ranker.log import Request, Sources, rated_requests
 from ranker.model import Model, load_model
@@ -97,7 +98,8 @@ def open_shop(config: Path, seed: int = 0) -> Shop:
     model = newest_model(store, snapshot, settings)
     sources = read_sources(settings)
     prepared = prepare(sources, snapshot, settings.ranker, model.manifest["cuts"] if model else None)
-    return Shop(settings, store, snapshot, sources, prepared, load_encoder(settings.indexer), model, seed)
+    encoder = encoder_of(store, snapshot.manifest, settings.indexer)
+    return Shop(settings, store, snapshot, sources, prepared, encoder, model, seed)
 
 
 def newest_model(store: Store, snapshot: IndexSnapshot, settings: Settings) -> Model | None:

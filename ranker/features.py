@@ -31,6 +31,8 @@ PRODUCT = (
 FIRST_PLACE = 1
 CONTEXT = ("hour", "weekday", "position")
 NAMES = (*QUERY, *PRODUCT, *user_features.NAMES, *rating_features.NAMES, "user_dot", *CONTEXT)
+# The column of the place a row was shown at.
+PLACE = NAMES.index("position")
 
 
 class Context(NamedTuple):
@@ -93,7 +95,7 @@ def matrix(
 def unplaced(matrix: Floats) -> Floats:
     """A feature matrix as serving sees it: every row at the first place."""
     shown = matrix.copy()
-    shown[:, NAMES.index("position")] = np.log(FIRST_PLACE)
+    shown[:, PLACE] = np.log(FIRST_PLACE)
     return shown
 
 

@@ -132,7 +132,7 @@ def load_model(store: Store, name: str, snapshot: IndexSnapshot, config: Indexer
     folder = store.path("models", name)
     _check(manifest, json.loads((folder / _SCHEMA).read_text()), name, snapshot)
     space = load_space(folder, manifest["space"], config)
-    network = Network(len(features.NAMES), space.vectors.shape[1])
+    network = Network(len(features.NAMES), space.vectors.shape[1], features.PLACE)
     network.load_state_dict(load_file(folder / _NETWORK))
     members = Members(
         network.eval(),

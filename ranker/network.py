@@ -36,10 +36,14 @@ class Network(nn.Module):
 
     The candidate attends over the history (DIN, Zhou et al., KDD 2018, with scaled dot products); keys and values are
     made once a request. Features are standardised with the training slice's mean and deviation; a NaN becomes the mean.
+    What the place of a row (column `place`, if there is one) does to its clicks is a term of its own (shallow tower, Zhao et al., RecSys
+    2019): served rows are all at the first place, where it is the same for each.
     """
 
-    def __init__(self, features: int, space: int, ages: int = 12) -> None:
+    def __init__(self, features: int, space: int, place: int | None = None, ages: int = 12) -> None:
         super().__init__()
+        self.place = place
+        self.seen = nn.Sequential(nn.Linear(1, 8), nn.ReLU(), nn.Linear(8, 1))
         self.register_buffer("mean", torch.zeros(features))
         self.register_buffer("deviation", torch.ones(features))
         self.age = nn.Embedding(ages, space)
@@ -64,6 +68,10 @@ class Network(nn.Module):
     def forward(self, x: NetworkInput) -> Tensor:
         """Logits float32 [candidates]."""
         features = ((x.features - self.mean) / self.deviation).clamp(-6, 6).nan_to_num(0.0)
+        seen = 0.0
+        if self.place is not None:
+            seen = self.seen(features[:, self.place, None])
+            features = features.index_fill(1, torch.tensor([self.place], device=features.device), 0.0)
         interest = self._interest(x)
         queries = x.queries[x.request]
         vectors = [x.candidates, interest, interest * x.candidates, queries, queries * x.candidates]
@@ -71,7 +79,8 @@ class Network(nn.Module):
         crossed = first
         for layer in self.cross:
             crossed = layer(first, crossed)
-        return self.logit(torch.cat([crossed, self.deep(first)], dim=1)).squeeze(1)  # type: ignore[no-any-return]
+        clicked = self.logit(torch.cat([crossed, self.deep(first)], dim=1))
+        return (clicked + seen).squeeze(1)  # type: ignore[no-any-return]
 
     def _interest(self, x: NetworkInput) -> Tensor:
         """What of the history bears on each candidate, [candidates, d]; zeros where there is no history."""

@@ -110,7 +110,9 @@ def evaluate_again(
     """The report of a trained model on what was kept from its training, and on whatever was logged since."""
     prepared = prepare(sources, snapshot, config, model.manifest["cuts"])
     tests = [item for item in prepared.requests if item[1] is Slice.TEST]
-    stages = make_stages(prepared, snapshot, model.space, config, model.manifest["recall"]["weights"])
+    recall = model.manifest["recall"]
+    asked = config.model_copy(update={"candidates": recall["candidates"]})
+    stages = make_stages(prepared, snapshot, model.space, asked, recall["weights"])
     with one_thread():
         slices = slice_examples(prepared._replace(requests=tests), stages, model.space, snapshot, encoder, say)
     if not slices[Slice.TEST]:

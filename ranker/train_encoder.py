@@ -61,12 +61,10 @@ def tune_encoder(store: Store, config: RankerConfig, indexing: IndexerConfig, so
             "Set ranker.events or ranker.judgments to a longer log."
         )
     model = load_sentence_transformer(base, device)
-    model.max_seq_length = min(model.max_seq_length or _TOKENS, _TOKENS)
     say(f"encoder: {len(pools):,} pools of titles, on {device}")
     _fit(model, pools, titles, config, say)
 
     def fill(folder: Path) -> Mapping[str, Any]:
-        model.max_seq_length = load_sentence_transformer(base, torch.device("cpu")).max_seq_length
         model.save(str(folder / "model"), create_model_card=False)
         return {
             "base": fingerprint(base),

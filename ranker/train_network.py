@@ -12,6 +12,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from indexer.arrays import Doubles, Floats
 from ranker.config import RankerConfig
 from ranker.examples import Example
+from ranker.features import PLACE
 from ranker.metrics import gains, ndcg
 from ranker.network import Network, NetworkInput
 from ranker.scoring import Scorable, network_input
@@ -23,7 +24,8 @@ _LIST = 48
 # How often a pass is measured on the later slice, and measurements without a better NDCG before training stops.
 _MEASURED = 2
 _PATIENCE = 4
-# Steps over which the weights are averaged: the average ranks better than the last step's, and more steadily.
+# Steps over which the weights are averaged, a pass at most: the average ranks better than the last step's, and more
+# steadily. Over more than a pass it would still hold the weights of the start where a log is short.
 _AVERAGED = 100
 
 
@@ -34,14 +36,16 @@ def fit_network(
     config: RankerConfig,
     device: torch.device,
     progress: Callable[[str], None],
+    place: int | None = PLACE,
 ) -> Network:
     """The network that ranks `later` best after some pass over `train`."""
     torch.manual_seed(config.seed)
-    network = Network(train[0].features.shape[1], space.shape[1])
+    network = Network(train[0].features.shape[1], space.shape[1], place)
     network.standardise(torch.from_numpy(np.concatenate([example.features for example in train])))
     network.to(device)
     optimiser = torch.optim.AdamW(network.parameters(), lr=_RATE, weight_decay=1e-2)
-    average_of: Any = get_ema_multi_avg_fn(1.0 - 1.0 / _AVERAGED)  # type: ignore[no-untyped-call]
+    averaged = min(_AVERAGED, len(train) // _REQUESTS + 1)
+    average_of: Any = get_ema_multi_avg_fn(1.0 - 1.0 / averaged)  # type: ignore[no-untyped-call]
     average: Any = AveragedModel(network, multi_avg_fn=average_of, use_buffers=True)
     rng = np.random.default_rng(config.seed)
     best, best_score, waited = network.state_dict(), -np.inf, 0
@@ -54,7 +58,7 @@ def fit_network(
                 losses.append(_step(network, optimiser, batches[i], space, config.positive_grade, device))
                 average.update_parameters(network)
             score = mean_ndcg(logits(average.module, later, space, device), later)
-            progress(f"DNN, pass {epoch}.{part}: loss {np.mean(losses):.4f}, later NDCG@10 {score:.4f}")
+            progress(f"DNN, pass {epoch + 1}.{part}: loss {np.mean(losses):.4f}, later NDCG@10 {score:.4f}")
             waited += 1
             if score > best_score:
                 best_score, waited = score, 0

@@ -92,6 +92,14 @@ def test_alpha_is_the_one_a_grid_finds(seed: int) -> None:
     assert fit_alpha(list(one), list(other), grades) == pytest.approx(best, abs=0.03)
 
 
+@pytest.mark.parametrize("size", [0.05, 20.0])
+def test_alpha_is_not_about_the_size_of_the_scores(size: float) -> None:
+    worth, grades, rng = lists(0)
+    clear, vague = worth + 0.7 * rng.normal(size=worth.shape), worth + 1.4 * rng.normal(size=worth.shape)
+    alpha = fit_alpha(list(clear), list(vague), grades)
+    assert fit_alpha(list(size * clear), list(size * vague), grades) == pytest.approx(alpha, abs=0.02)
+
+
 def test_alpha_weighs_by_gain_and_leaves_lists_without_one_out() -> None:
     """Grades 1 and 3 gain 1 and 7: the member that puts the greater first wins. Lists are of any length."""
     one, other = np.array([2.0, 0.0, -1.0]), np.array([0.0, 2.0, -1.0])

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
+import lightgbm as lgb
 import numpy as np
 import pytest
 import torch
@@ -98,12 +99,21 @@ def test_without_the_network_every_fusion_still_ranks(shop: Any, lists: list[Sco
     assert members.score([], shop.model.space.vectors, skip_network=True) == []
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_every_fusion_reads_the_logit(shop: Any, lists: list[Scorable], kind: str) -> None:
-    matrix = lists[0].features
+@pytest.fixture(scope="module")
+def reading() -> lgb.Booster:
+    """Stacked trees that read the logit and nothing else; a tenth of it was hidden from them."""
     rng = np.random.default_rng(0)
-    logits = np.sort(rng.normal(size=30)) * 3
-    one, other = (fused_by(shop, kind).fused(kind, matrix, each, [30]) for each in (logits, logits[::-1]))
+    matrix = rng.normal(size=(600, len(features.NAMES) + 1))
+    answers = matrix[:, -1].copy()
+    matrix[rng.random(600) < 0.1, -1] = np.nan
+    return lgb.train({"verbosity": -1, "num_threads": 1}, lgb.Dataset(matrix, answers), 20)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_fusion_reads_the_logit(shop: Any, lists: list[Scorable], reading: lgb.Booster, kind: str) -> None:
+    logits = np.sort(np.random.default_rng(0).normal(size=30)) * 3
+    members = replace(fused_by(shop, kind), stacked=reading)
+    one, other = (members.fused(kind, lists[0].features, each, [30]) for each in (logits, logits[::-1]))
     assert np.isfinite(one).all()
     assert not np.allclose(one, other)
 
@@ -118,11 +128,12 @@ def test_a_list_is_ranked_by_itself(shop: Any, lists: list[Scorable]) -> None:
     np.testing.assert_array_equal(together, np.concatenate(alone))
 
 
-def test_the_stacked_trees_can_do_without_the_logit(shop: Any, lists: list[Scorable]) -> None:
+def test_the_stacked_trees_can_do_without_the_logit(shop: Any, lists: list[Scorable], reading: lgb.Booster) -> None:
     """Where the logit is missing on some rows, the others' scores stay."""
     logits = np.random.default_rng(0).normal(size=30)
     some = np.where(np.arange(30) % 2, np.nan, logits)
-    whole, part = (shop.model.members.fused("stacking", lists[0].features, each, [30]) for each in (logits, some))
+    members = replace(shop.model.members, stacked=reading)
+    whole, part = (members.fused("stacking", lists[0].features, each, [30]) for each in (logits, some))
     assert np.isfinite(part).all()
     np.testing.assert_array_equal(whole[::2], part[::2])
     assert not np.allclose(whole[1::2], part[1::2])

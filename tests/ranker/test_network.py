@@ -12,7 +12,7 @@ FEATURES, SPACE = 6, 8
 @pytest.fixture
 def network() -> Network:
     torch.manual_seed(0)
-    return Network(FEATURES, SPACE).eval()
+    return Network(FEATURES, SPACE, FEATURES - 1).eval()
 
 
 def batch(*sizes: int, length: int = 5, seed: int = 0) -> NetworkInput:
@@ -68,6 +68,15 @@ def test_candidates_of_a_request_do_not_see_each_other(network: Network) -> None
     np.testing.assert_allclose(scores(network, turned)[::-1], scores(network, x), rtol=1e-4, atol=1e-5)
 
 
+def test_a_place_moves_all_rows_alike(network: Network) -> None:
+    # Only its own term may see the place: what ranks the rows of one place ranks those of another alike.
+    x = batch(5, 3)
+    first, fifth = (x._replace(features=x.features.index_fill(1, torch.tensor([FEATURES - 1]), p)) for p in (0.0, 1.6))
+    moved = scores(network, fifth) - scores(network, first)
+    np.testing.assert_allclose(moved, moved[0], atol=1e-5)
+    assert abs(moved[0]) > 1e-3
+
+
 def test_padding_of_the_history_does_not_matter(network: Network) -> None:
     x = batch(3, 2, 4)
     padded = x._replace(
@@ -117,7 +126,7 @@ def test_outliers_are_clamped(network: Network) -> None:
 
 def test_standardisation_is_saved(network: Network) -> None:
     network.standardise(torch.randn(100, FEATURES) * 3 + 2)
-    other = Network(FEATURES, SPACE).eval()
+    other = Network(FEATURES, SPACE, FEATURES - 1).eval()
     other.load_state_dict(network.state_dict())
     x = batch(3, 2)
     np.testing.assert_array_equal(scores(other, x), scores(network, x))

@@ -142,6 +142,8 @@ def test_neighbours_channel_leaves_the_history_out(covisited: Covisited) -> None
     # 16 is next after 15 and one further from 14, which counts 0.8 of it.
     assert found.rows.tolist() == [16, 17, 18]
     assert found.scores[0] == pytest.approx(weights[16] + 0.8 * before[16])
+    whole = recall.for_neighbours(covisited, History((14, 15), (CLICK, CLICK), (1.0, 2.0)), 20, None)
+    assert sorted(whole.rows.tolist()) == [10, 11, 12, 13, 16, 17, 18, 19]
     masked = recall.for_neighbours(covisited, History((14,), (CLICK,), (1.0,)), 2, ODD)
     assert masked.rows.tolist() == [15, 17]
 

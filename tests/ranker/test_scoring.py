@@ -55,7 +55,7 @@ def test_a_mapped_space_will_do(space: np.ndarray, tmp_path_factory: pytest.Temp
 
 def test_a_batch_scores_as_each_request_alone(space: np.ndarray) -> None:
     torch.manual_seed(0)
-    network = Network(FEATURES, SPACE).eval()
+    network = Network(FEATURES, SPACE, FEATURES - 1).eval()
     histories = [
         History(tuple(range(n)), (VIEW,) * n, tuple(NOW - 4_000.0 * i for i in range(n, 0, -1))) for n in (0, 1, 9)
     ]

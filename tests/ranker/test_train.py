@@ -215,7 +215,6 @@ def test_log_and_judgments_together(shop: Shop) -> None:
 
 
 def tuned(snapshot: IndexSnapshot, **told: float) -> IndexSnapshot:
-    """The index as if it had been built with a tuned encoder."""
     made = copy(snapshot)
     made.manifest = snapshot.manifest | {"encoder": snapshot.manifest["encoder"] | {"tuned": told}}
     return made
@@ -250,7 +249,7 @@ def test_what_happens_later_does_not_change_what_is_fitted(
     shop: Shop, prepared: Prepared, slices: dict[Slice, list[Example]]
 ) -> None:
     """Events from the validation slice on, a year later: space, recall weights and the lists before are the same."""
-    late = pl.col("event_time") > pl.from_epoch(pl.lit(int(prepared.cuts[2])), "s").dt.replace_time_zone("UTC")
+    late = log.seconds(pl.col("event_time")) > prepared.cuts[2]
     moved = pl.when(late).then(pl.col("event_time").dt.offset_by("365d")).otherwise("event_time")
     shifted = Sources(shop.dump.events.with_columns(moved), None)
     again = gather(shop.config, shop.indexing, shop.snapshot, shop.encoder, shifted, lambda _: None)

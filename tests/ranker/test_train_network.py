@@ -51,7 +51,7 @@ def by_history(count: int, seed: int) -> list[Example]:
 
 def fitted(train: list[Example], later: list[Example], space: np.ndarray, **settings: int) -> tuple[Network, list[str]]:
     said: list[str] = []
-    return fit_network(train, later, space, RankerConfig(**settings), CPU, said.append), said
+    return fit_network(train, later, space, RankerConfig(**settings), CPU, said.append, place=None), said
 
 
 def test_learns_from_a_feature(space: np.ndarray) -> None:
@@ -60,18 +60,18 @@ def test_learns_from_a_feature(space: np.ndarray) -> None:
     scores = logits(network, test, space, CPU)
     assert [len(each) for each in scores] == [LIST] * 60
     assert mean_ndcg(scores, test) > 0.9
-    assert said[0].startswith("DNN, pass 1: loss ")
+    assert said[0].startswith("DNN, pass 1.1: loss ")
 
 
 def test_learns_from_the_history(space: np.ndarray) -> None:
     test = by_history(60, 2)
-    network, _ = fitted(by_history(1_500, 0), by_history(60, 1), space, network_epochs=8)
+    network, _ = fitted(by_history(2_000, 0), by_history(60, 1), space, network_epochs=8)
     assert mean_ndcg(logits(network, test, space, CPU), test) > 0.8
     assert mean_ndcg([np.random.default_rng(i).random(LIST) for i in range(60)], test) < 0.6
 
 
 def test_the_click_loss_calibrates(space: np.ndarray) -> None:
-    network, _ = fitted(by_feature(300, 0), by_feature(60, 1), space, network_epochs=8)
+    network, _ = fitted(by_feature(1_500, 0), by_feature(60, 1), space, network_epochs=8)
     p = 1 / (1 + np.exp(-np.concatenate(logits(network, by_feature(100, 2), space, CPU))))
     assert p.mean() == pytest.approx(1 / LIST, abs=0.05)
 
@@ -89,6 +89,21 @@ def test_stops_when_a_later_slice_no_longer_improves(space: np.ndarray) -> None:
     assert len(said) < 60
     best = max(float(line.rsplit(" ", 1)[1]) for line in said)
     assert mean_ndcg(logits(network, by_history(40, 1), space, CPU), by_history(40, 1)) == pytest.approx(best, abs=1e-3)
+
+
+def test_what_is_kept_is_measured_twice_a_pass(space: np.ndarray) -> None:
+    """Of a log of one step a pass there is one measurement; what is kept is the best of all."""
+    _, said = fitted(by_feature(96, 0), by_feature(30, 1), space, network_epochs=2)
+    assert [line.split(":")[0] for line in said] == [f"DNN, pass {place}" for place in ("1.1", "1.2", "2.1", "2.2")]
+    _, said = fitted(by_feature(20, 0), by_feature(30, 1), space, network_epochs=2)
+    assert [line.split(":")[0] for line in said] == ["DNN, pass 1.1", "DNN, pass 2.1"]
+
+
+def test_a_short_log_is_not_averaged_with_the_untrained_start(space: np.ndarray) -> None:
+    """Twelve steps a pass: an average over a hundred steps would hardly have left the start."""
+    test = by_feature(60, 2)
+    network, _ = fitted(by_feature(360, 0), by_feature(60, 1), space, network_epochs=4)
+    assert mean_ndcg(logits(network, test, space, CPU), test) > 0.85
 
 
 def test_the_same_seed_gives_the_same_network(space: np.ndarray) -> None:
