@@ -36,8 +36,8 @@ class Network(nn.Module):
 
     The candidate attends over the history (DIN, Zhou et al., KDD 2018, with scaled dot products); keys and values are
     made once a request. Features are standardised with the training slice's mean and deviation; a NaN becomes the mean.
-    What the place of a row (column `place`, if there is one) does to its clicks is a term of its own (shallow tower, Zhao et al., RecSys
-    2019): served rows are all at the first place, where it is the same for each.
+    What the place of a row (column `place`, if there is one) does to its clicks is a term of its own (shallow tower,
+    Zhao et al., RecSys 2019): served rows are all at the first place, where it is the same for each.
     """
 
     def __init__(self, features: int, space: int, place: int | None = None, ages: int = 12) -> None:
