@@ -20,8 +20,8 @@ from peers.tuning import Tuned, earlier_context
 from peers.vitrine import Vitrine, vitrine_scores
 from result import environment, versions, write_result
 
-from indexer.arrays import Doubles
-from indexer.encoder import Encoder
+from indexer.arrays import Doubles, Floats
+from indexer.encoder import Encoder, load_encoder
 from indexer.errors import SnapshotError
 from indexer.snapshot import IndexSnapshot, open_latest
 from indexer.store import Store
@@ -57,6 +57,13 @@ class Shop:
         if by_query:
             return [request for request in mine if request.query and request.rows is not None]
         return [request for request in mine if not request.query and request.user is not None]
+
+    def published(self) -> tuple[Encoder, Floats]:
+        """The configured encoder as it was published, and the titles' vectors by it: a peer is not tuned on the log."""
+        if self.encoder.tuned is None:
+            return self.encoder, np.asarray(self.snapshot.vectors)
+        encoder = load_encoder(self.settings.indexer)
+        return encoder, encoder.encode(self.snapshot.products.column("title").to_pylist())
 
     def context(self, log: Log, requests: Sequence[Request]) -> Context:
         """What peers are fitted in to be asked `requests`."""
@@ -145,20 +152,21 @@ def compare_queries(shop: Shop, most: int, say: Say) -> dict[str, Any] | None:
         return None
     context, order = shop.context(Log(shop.prepared.engagements), tests), Order(len(shop.snapshot), shop.seed)
     grade = shop.settings.ranker.positive_grade
-    peers = [*query_peers(shop.encoder, Path(shop.settings.indexer.encoder).name), *shop.vitrine()]
     say(f"{len(tests):,} requests by query, {context.products:,} products")
+    peers = [*query_peers(*shop.published(), Path(shop.settings.indexer.encoder).name), *shop.vitrine()]
     rows = fitted_rows(peers, context, lambda scored: by_query(scored, order, grade), say)
     return {"requests": len(tests), "positive_grade": grade, "peers": rows}
 
 
-def query_peers(encoder: Encoder, name: str) -> list[Peer]:
-    """The peers of requests by query."""
+def query_peers(encoder: Encoder, vectors: Floats, name: str) -> list[Peer]:
+    """The peers of requests by query; `vectors` are the titles' by `encoder`."""
+    cosine = TitleCosine(encoder, vectors, name)
     return [
         Random(),
         Bm25(),
-        TitleCosine(encoder, name),
-        RankSum(Bm25(), TitleCosine(encoder, name), "BM25 + cosine (RRF)"),
-        ScoreSum(Bm25(), TitleCosine(encoder, name), "BM25 + cosine (z-score sum)"),
+        cosine,
+        RankSum(Bm25(), cosine, "BM25 + cosine (RRF)"),
+        ScoreSum(Bm25(), cosine, "BM25 + cosine (z-score sum)"),
     ]
 
 

@@ -125,6 +125,14 @@ class Model:
     catalogue: Catalogue
     retrieval: Retrieval
 
+    def served(self, kind: str, fused: Doubles, recalled: Doubles) -> Doubles:
+        """The scores that order recalled candidates: the fused ones, or their ranks joined with the recall's.
+
+        Members that were fitted on judged or rated lists alone never saw a product that nobody was asked about, and
+        most of what is recalled is such: there the recall's order counts as much as theirs (see decision 13).
+        """
+        return by_rank(fused, recalled) if kind in self.manifest["answered"] else fused
+
 
 def load_model(store: Store, name: str, snapshot: IndexSnapshot, config: IndexerConfig) -> Model:
     """Open a model for `snapshot`. Raises `SnapshotError`, naming both fingerprints, where they do not fit together."""

@@ -1,6 +1,7 @@
 """The training: log and judgments -> examples -> members -> fusion -> report -> a published model."""
 
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,6 +24,7 @@ from ranker.examples import Example, Slice, slice_of_query, slice_of_time, time_
 from ranker.fit import fit_members
 from ranker.log import Request, Sources
 from ranker.model import REPORT, Model
+from ranker.recall import kind_of
 from ranker.report import write_report
 from ranker.space import ProductSpace, make_space
 from ranker.stages import Prepared, fit_recall, make_stages, slice_examples, with_weights
@@ -76,6 +78,7 @@ def train(
             "fusion": members.fusion.kind,
             "recall": {"candidates": config.candidates, "weights": made.weights},
             "learnt": _learnt(slices[Slice.MEMBERS]),
+            "answered": _answered(slices[Slice.MEMBERS]),
             "cuts": prepared.cuts,
             "requests": {part.name.lower(): len(slices[part]) for part in Slice},
             "positive_grade": config.positive_grade,
@@ -147,9 +150,14 @@ def prepare(
 
 def _learnt(fitted: Sequence[Example]) -> list[str]:
     """The kinds of request the members were fitted on: by `query`, by `user`."""
-    queries = sum(bool(example.context.query) for example in fitted)
-    counts = {"query": queries, "user": len(fitted) - queries}
-    return [kind for kind, count in counts.items() if count >= _FEWEST]
+    counts = Counter(kind_of(example.context) for example in fitted)
+    return [kind for kind in ("query", "user") if counts[kind] >= _FEWEST]
+
+
+def _answered(fitted: Sequence[Example]) -> list[str]:
+    """The kinds of request whose lists were all judged or rated: no product that nobody was asked about was in them."""
+    kinds = {kind_of(example.context) for example in fitted}
+    return sorted(kinds - {kind_of(example.context) for example in fitted if not example.answered})
 
 
 def _check_lengths(slices: Mapping[Slice, list[Example]]) -> None:

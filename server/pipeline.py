@@ -171,7 +171,10 @@ def _ranked(
         for context, c, plan in zip(contexts, found, plans, strict=True)
     ]
     watch.lap("features")
-    scores = _scores(state, plans, lists)
+    scores = [
+        each and each._replace(fused=state.model.served(kind, each.fused, c.scores))
+        for each, c in zip(_scores(state, plans, lists), found, strict=True)
+    ]
     watch.lap("score")
     answers = []
     for i, (ask, context) in enumerate(zip(asks, contexts, strict=True)):

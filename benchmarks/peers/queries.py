@@ -35,14 +35,16 @@ class Bm25:
 
 
 class TitleCosine:
-    """The cosine of query and title by the index's own encoder, not fitted to this shop."""
+    """The cosine of query and title by the encoder as it was published, not tuned to this shop.
 
-    def __init__(self, encoder: Encoder, name: str) -> None:
-        self._encoder, self.name = encoder, f"{name} cosine, zero-shot"
+    `vectors` are the titles' by that encoder, float32 [products, dimensions].
+    """
+
+    def __init__(self, encoder: Encoder, vectors: Floats, name: str) -> None:
+        self._encoder, self._vectors, self.name = encoder, vectors, f"{name} cosine, zero-shot"
 
     def fit(self, context: Context) -> None:
-        """Keep the titles' vectors."""
-        self._vectors: Floats = np.ascontiguousarray(context.vectors, np.float32)
+        """Nothing is learnt."""
 
     def scores(self, request: Request, history: Ints) -> Doubles:
         """The dot products with the query's vector."""

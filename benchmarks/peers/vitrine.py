@@ -14,6 +14,7 @@ from ranker.config import RankerConfig
 from ranker.examples import Example, Slice
 from ranker.log import Request
 from ranker.model import Model
+from ranker.recall import kind_of
 from ranker.scoring import Scorable
 from ranker.stages import Prepared, make_stages, slice_examples
 
@@ -79,6 +80,10 @@ def vitrine_scores(
     for start in range(0, len(examples), _BATCH):
         lists = [Scorable(each.context, each.rows, each.features) for each in examples[start : start + _BATCH]]
         scores += [each.fused for each in model.members.score(lists, model.space.vectors)]
+    scores = [
+        model.served(kind_of(each.context), fused, each.recall_scores) if len(each.recall_scores) else fused
+        for each, fused in zip(examples, scores, strict=True)
+    ]
     return paired(requests, examples, scores)
 
 
