@@ -51,7 +51,9 @@ class Vitrine:
         free = [request._replace(rows=None, positions=None) for request in requests]
         self._products = context.products
         self._answers = iter(vitrine_scores(free, self._prepared, *self._parts))
-        self._pools = iter(vitrine_scores(requests, self._prepared, *self._parts) if requests[0].query else ())
+        self._pools = iter(
+            vitrine_scores(requests, self._prepared, *self._parts) if requests[0].rows is not None else ()
+        )
 
     def scores(self, request: Request, history: Ints) -> Doubles:
         """The candidates' scores; cases are answered in their order."""

@@ -19,6 +19,7 @@ class FakeEncoder:
     fingerprint = "fake-1"
     backend = "none"
     dimensions = DIMENSIONS
+    tuned = None
 
     def __init__(self) -> None:
         self.encoded: list[str] = []
