@@ -22,23 +22,23 @@ class Sample(NamedTuple):
     wanted: Ints
 
 
-def fit_weights(samples: Sequence[Sample], depth: int = _DEPTH) -> dict[str, float]:
+def fit_weights(samples: Sequence[Sample], depth: int = _DEPTH, kind: str = "user") -> dict[str, float]:
     """The weights, by channel, of the greatest mean recall among the first `depth` that coordinate ascent finds.
 
     A channel keeps its weight unless another one is better, so that chance alone moves nothing.
     """
     weights = {channel.name: 1.0 for sample in samples for channel in sample.channels}
-    best = mean_recall(samples, weights, depth)
+    best = mean_recall(samples, weights, depth, kind)
     for _ in range(_ROUNDS):
         for name in weights:
             for step in _STEPS:
                 tried = weights | {name: step}
-                if any(tried.values()) and (recall := mean_recall(samples, tried, depth)) > best:
+                if any(tried.values()) and (recall := mean_recall(samples, tried, depth, kind)) > best:
                     weights, best = tried, recall
     return weights
 
 
-def mean_recall(samples: Sequence[Sample], weights: dict[str, float], depth: int = _DEPTH) -> float:
+def mean_recall(samples: Sequence[Sample], weights: dict[str, float], depth: int = _DEPTH, kind: str = "user") -> float:
     """The mean share of the wanted rows among the first `depth` fused candidates; 0 without samples."""
-    shares = [np.isin(s.wanted, fuse(s.channels, depth, weights).rows).mean() for s in samples if len(s.wanted)]
+    shares = [np.isin(s.wanted, fuse(s.channels, depth, weights, kind).rows).mean() for s in samples if len(s.wanted)]
     return float(np.mean(shares)) if shares else 0.0

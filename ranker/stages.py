@@ -108,11 +108,12 @@ def fit_recall(
         if request.rows is None or request.positions is None:
             wanted = np.array([row for row, grade in request.wanted.items() if grade >= config.positive_grade])
             samples[kind_of(context)].append(Sample(stage.retrieval.channels(context, behaviour), wanted))
-    weights = {kind: fit_weights(each) for kind, each in samples.items() if len(each) >= _FEWEST}
+    weights = {kind: fit_weights(each, kind=kind) for kind, each in samples.items() if len(each) >= _FEWEST}
     for kind, fitted in weights.items():
-        equal = mean_recall(samples[kind], dict.fromkeys(fitted, 1.0))
+        equal = mean_recall(samples[kind], dict.fromkeys(fitted, 1.0), kind=kind)
+        best = mean_recall(samples[kind], fitted, kind=kind)
         told = ", ".join(f"{name} {weight:g}" for name, weight in fitted.items())
-        say(f"recall by {kind}: recall@100 {mean_recall(samples[kind], fitted):.4f}, {equal:.4f} unweighed ({told})")
+        say(f"recall by {kind}: recall@100 {best:.4f}, {equal:.4f} unweighed ({told})")
     return weights
 
 

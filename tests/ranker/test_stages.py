@@ -98,7 +98,7 @@ def test_recall_is_weighed_by_kind_on_the_members_requests(
     encoder: Encoder,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(module, "fit_weights", lambda samples: fit_weights(samples, 2))
+    monkeypatch.setattr(module, "fit_weights", lambda samples, kind: fit_weights(samples, 2, kind))
     monkeypatch.setattr(module, "_FEWEST", 10)
     members = [(recalled(41.0 + i, i), Slice.MEMBERS) for i in range(12)]
     few = [(recalled(60.0 + i, i, f"thing number {i}"), Slice.MEMBERS) for i in range(9)]
