@@ -171,7 +171,7 @@ def test_a_list_nobody_logged_is_recalled_by_its_query(replayed: Replayed) -> No
     assert example.context.query == "Red boot"
     assert sorted([*example.grades[example.grades > 0], *example.missed]) == [1.0, 3.0]
     # The nearest title is the best by its words as well.
-    assert example.recall_scores[0] == pytest.approx(2 / (60 + 1))
+    assert example.recall_scores[0] == pytest.approx(2 / (10 + 1))
     assert (np.diff(example.recall_scores) <= 0).all()
 
 

@@ -68,6 +68,12 @@ def test_fusion_adds_reciprocal_ranks() -> None:
     assert recall.fuse([channel(7, 8, 9), channel(5, 6, 7)], 2).rows.tolist() == [7, 5]
 
 
+def test_by_query_the_first_places_count_more() -> None:
+    found = recall.fuse([channel(7, 8), channel(5, 7)], 3, kind="query")
+    assert found.rows.tolist() == [7, 5, 8]
+    assert found.scores.tolist() == pytest.approx([1 / (10 + 1) + 1 / (10 + 2), 1 / (10 + 1), 1 / (10 + 2)])
+
+
 def test_weights_multiply_the_reciprocal_ranks() -> None:
     channels = [channel(7, 8, 9, name="a"), channel(5, 6, 7, name="b"), channel(9, name="c")]
     found = recall.fuse(channels, 10, {"a": 0.5, "b": 2.0, "unheard of": 9.0})
