@@ -17,7 +17,7 @@ _WINDOW = 20
 # What a pair counts for each step it lies apart, and the share of it that counts against the order of time.
 _STEP, _BACKWARD = 0.95, 0.7
 # w_ij = n_ij / (n_i^0.6 n_j^0.4 + 10): cosine normalisation with shrinkage (Deshpande and Karypis, TOIS 2004), tilted
-# against popular sources. Chosen on the games set's second-last items.
+# against popular sources. Chosen on a tenth of the games set's last items: see decision 10.
 _SOURCE, _SHRINKAGE = 0.6, 10.0
 # Engagements of a history that are looked up, and what each step back in it is worth.
 RECENT = 20

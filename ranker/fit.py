@@ -1,6 +1,6 @@
 """Fit the members and their fusion on the slices of the log."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -13,6 +13,7 @@ from ranker.examples import Example, Slice
 from ranker.fusion import KINDS, Fusion, best_threshold, fit_alpha, fit_isotonic, fit_platt
 from ranker.model import Members, stacked_features
 from ranker.significance import paired
+from ranker.stages import Say
 from ranker.train_network import fit_network, logits
 from ranker.trees import Rows
 
@@ -22,8 +23,6 @@ _HIDDEN = 0.15
 
 # The level at which another fusion than `weighted` is chosen.
 _CHANCE = 0.05
-
-Say = Callable[[str], None]
 
 
 def fit_members(

@@ -5,7 +5,6 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from scipy.special import expit
 from sklearn.isotonic import IsotonicRegression
 from sklearn.linear_model import LogisticRegression
 
@@ -26,10 +25,6 @@ class Platt(NamedTuple):
     def log_odds(self, scores: Array) -> Doubles:
         """Calibrated log-odds of scores."""
         return np.asarray(self.slope * scores + self.offset, np.float64)
-
-    def __call__(self, scores: Array) -> Doubles:
-        """Probabilities of scores."""
-        return np.asarray(expit(self.log_odds(scores)), np.float64)
 
 
 class Isotonic(NamedTuple):

@@ -8,7 +8,7 @@ import polars as pl
 
 from indexer.arrays import Doubles, Ints
 from indexer.canonical import EVENTS
-from indexer.text import normalise
+from indexer.text import normalise, query_key
 from ranker import log
 from ranker.config import RankerConfig
 from ranker.examples import Slice, slice_of_query, time_cuts
@@ -37,16 +37,19 @@ def make_pools(
     one of the same user.
     """
     pools: list[Pool] = []
+    kept_from_it: set[str] = set()
     if sources.judgments is not None:
         judged = log.judged_requests(sources.judgments, row_of, 0.0)
         chosen = [r for r, split in judged if slice_of_query(r.query, split, config.encoder_share) is Slice.TOWER]
         pools += _graded([(r.query, r.rows, r.wanted) for r in chosen if r.rows is not None])
+        kept_from_it = {query_key(r.query) for r, _ in judged} - {query_key(r.query) for r in chosen}
     events = sources.events if sources.events is not None else pl.DataFrame(schema=EVENTS)
     found = log.engagements(events, row_of, config.positive_rating)
     times = np.array([request.time for request in log.requests(events, found, row_of, config)])
     before = time_cuts(times, config.time_cuts)[0] if len(times) else 0.0
     found = found.filter((pl.col("time") < before) & ~pl.col("kind").is_in([RETURN, DISLIKE]))
-    asked = found.filter(pl.col("query") != "")
+    # A judged query that others are fitted or measured on must not come in through the log.
+    asked = found.filter((pl.col("query") != "") & ~pl.col("query").is_in(list(kept_from_it)))
     pools += _after_queries(asked)
     if not pools:
         pools = _steps(found, titles)

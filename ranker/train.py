@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,14 +27,12 @@ from ranker.model import REPORT, Model
 from ranker.recall import kind_of
 from ranker.report import write_report
 from ranker.space import ProductSpace, make_space
-from ranker.stages import Prepared, fit_recall, make_stages, slice_examples, with_weights
+from ranker.stages import Prepared, Say, fit_recall, make_stages, slice_examples, with_weights
 from ranker.train_tower import fit_tower
 from ranker.user_tower import principal_projection
 
 # Requests with a gain that a slice needs, below which its figures would be noise.
 _FEWEST = 20
-
-Say = Callable[[str], None]
 
 
 class Material(NamedTuple):

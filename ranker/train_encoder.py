@@ -1,7 +1,7 @@
 """Tune the encoder on the shop's own log: queries near the titles they led to, histories near what came next."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from indexer.tokenise import Tokeniser
 from ranker.config import RankerConfig
 from ranker.log import Sources
 from ranker.pools import Pool, make_pools
+from ranker.stages import Say
 
 # Pools with fewer than this many anchors teach nothing that holds elsewhere.
 _FEWEST = 200
@@ -35,9 +36,6 @@ _PARTS = 5
 # BM25 neighbours from here to there that nobody wanted stand in as hard negatives, so many a pool. The first places
 # are left out: on sparse judgments many of them are right.
 _HARD, _HARD_FROM, _HARD_TO = 1, 20, 100
-
-
-Say = Callable[[str], None]
 
 
 def tune_encoder(store: Store, config: RankerConfig, indexing: IndexerConfig, sources: Sources, say: Say) -> str:

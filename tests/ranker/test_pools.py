@@ -140,3 +140,14 @@ def test_so_many_pools_at_most_spread_over_the_log(count: int, events: Events, m
 def test_nothing_known_gives_no_pools(events: Events) -> None:
     assert made(None) == made(events(event("click", 1, 1)).clear()) == []
     assert np.isfinite(make_pools(Sources(None, None), ROWS, TITLES, RankerConfig())[1]["events_before"])
+
+
+def test_a_judged_query_kept_from_the_encoder_does_not_come_in_through_the_log(events: Events) -> None:
+    kept, told = query_of(0.5, below=False), query_of(0.5, below=True)
+    log = events(
+        event("click", 1, 1, query=kept.upper()), event("click", 2, 2, query=told), event("click", 3, 9, query="free")
+    )
+    judgments = judged((kept, "P1", 2.0, None), (told, "P2", 2.0, None))
+    anchors = {pool.anchor.casefold() for pool in made(log, judgments, time_cuts=(0.9, 0.95, 0.96, 0.97))}
+    assert " ".join(told.split()).casefold() in anchors
+    assert " ".join(kept.split()).casefold() not in anchors
