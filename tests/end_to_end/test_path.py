@@ -30,6 +30,8 @@ from vitrine.v1 import (
     search_service_pb2_grpc,
 )
 
+from server.config import Settings
+
 pytestmark = pytest.mark.slow
 
 CONFIG = """
@@ -186,14 +188,18 @@ def test_a_signal_lets_what_is_in_flight_finish(server: Server) -> None:
     with ThreadPoolExecutor(4) as pool:
         asking = [pool.submit(ask, number) for number in range(4)]
         stopped.wait(1.0)
+        signalled = time.monotonic()
         code = server.end()
+        # Whoever was let in is cut off only when the grace has passed.
+        assert time.monotonic() - signalled < Settings().server.grace_seconds
         stopped.set()
     assert code == 0
     for each in asking:
         answered, refused = each.result()
         assert answered > 3
-        # What came after the signal never got in.
-        assert set(refused) <= {grpc.StatusCode.UNAVAILABLE}
+        # What came after the signal never got in. gRPC's core cancels a call that it had read and not yet handed out
+        # (grpc/grpc issue 41785).
+        assert set(refused) <= {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED}
 
 
 def test_a_tuned_encoder_goes_live_in_a_running_server_and_back(shop: Path, server: Server) -> None:
