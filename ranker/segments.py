@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from indexer.arrays import Array, Doubles, Floats, Mask
+from indexer.arrays import Array, Doubles, Ints, Mask
 from ranker import features, ranked
 from ranker.examples import Example
 from ranker.ranked import Answers
@@ -14,6 +14,8 @@ from ranker.significance import bootstrap
 # Engagements a user has behind him at the request; the last class is open.
 _HISTORY = ((0, 0), (1, 4), (5, 19))
 _COLD_AT = (10, 100)
+# Above zero once anybody, or the user himself, has engaged with the product.
+_TOUCHED = [features.NAMES.index(name) for name in ("popularity_30d", "engaged_before")]
 
 
 class Segment(NamedTuple):
@@ -30,7 +32,7 @@ def segments(examples: Sequence[Example], wanted: Answers, cold: Mask) -> list[S
     history = np.array([len(e.context.history.rows) for e in examples])
     groups = [
         _halves("query length", _first(examples, "query_tokens"), query, "{:.0f} words"),
-        *([_frequency(examples, query)] if "query_frequency" in features.NAMES else []),
+        _frequency(examples, query),
         [Segment("request", "with a query", query), Segment("request", "without a query", ~query)],
         _by_history(history),
         _by_cold(wanted, cold),
@@ -57,7 +59,7 @@ def by_segment(found: Sequence[Segment], ndcg: Mapping[str, Doubles]) -> list[di
 
 def cold_rows(examples: Sequence[Example]) -> Mask:
     """Which rows of all lists are products that nobody had engaged with before the request [all rows]."""
-    matrix = np.concatenate([_columns(e.features) for e in examples])
+    matrix = np.concatenate([e.features[:, _TOUCHED] for e in examples])
     return np.asarray((np.nan_to_num(matrix, nan=0.0) == 0).all(1))
 
 
@@ -65,19 +67,34 @@ def cold_figures(orders: Mapping[str, Sequence[Doubles]], wanted: Answers, cold:
     """How each order treats cold products; None where no row is cold, or every one is.
 
     `share` is that of cold products among the first 10 of all lists, `recall@k` the mean share of a list's cold
-    positives among its first k. Positives that recall missed are not known by name and are not counted.
+    positives among its first k. Positives that recall missed are not known by name and are not counted. `auc` is how
+    well an order tells the cold positives from the other cold rows, of all lists together: 0.5 by chance. It is the
+    figure to judge an order by, since recall falls wherever cold products are wanted less than others, and rightly so.
     """
     if cold.all() or not cold.any():
         return None
     asked = np.repeat(np.arange(len(wanted.lengths)), wanted.lengths)
     sought = cold & wanted.positive
     totals = np.bincount(asked[sought], minlength=len(wanted.lengths))
+    among = _cold_alone(wanted, cold, asked)
     return {
         "share_of_rows": float(cold.mean()),
+        "share_wanted": float(wanted.positive[cold].mean()),
+        "share_of_others_wanted": float(wanted.positive[~cold].mean()),
         "wanted": int(sought.sum()),
         "requests": int((totals > 0).sum()),
-        "orders": {name: _cold(scores, wanted, cold, sought, totals) for name, scores in orders.items()},
+        "orders": {
+            name: _cold(scores, wanted, cold, sought, totals)
+            | {"auc": bootstrap(ranked.pooled_auc(np.concatenate(scores)[cold], among)[:, None])[0]._asdict()}
+            for name, scores in orders.items()
+        },
     }
+
+
+def _cold_alone(wanted: Answers, cold: Mask, asked: Ints) -> Answers:
+    """The lists that hold cold rows, with those rows alone."""
+    lengths = np.bincount(asked[cold], minlength=len(wanted.lengths))
+    return wanted._replace(lengths=lengths[lengths > 0], positive=wanted.positive[cold])
 
 
 def _cold(
@@ -89,11 +106,6 @@ def _cold(
     shares = np.column_stack([np.where(totals > 0, found[k] / np.maximum(totals, 1), np.nan) for k in _COLD_AT])
     intervals = {f"recall@{k}": i._asdict() for k, i in zip(_COLD_AT, bootstrap(shares), strict=True)}
     return {"share": float(cold[top].mean()), **intervals}
-
-
-def _columns(matrix: Floats) -> Floats:
-    names = ("product_events",) if "product_events" in features.NAMES else ("popularity_30d", "engaged_before")
-    return matrix[:, [features.NAMES.index(name) for name in names]]
 
 
 def _first(examples: Sequence[Example], name: str) -> Doubles:

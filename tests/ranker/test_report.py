@@ -67,7 +67,17 @@ def figures() -> dict[str, Any]:
             "share_of_rows": 0.25,
             "wanted": 77,
             "requests": 66,
-            "orders": {role: {"share": 0.1, "recall@10": interval(0.2), "recall@100": interval(0.3)} for role in shown},
+            "share_wanted": 0.28,
+            "share_of_others_wanted": 0.5,
+            "orders": {
+                role: {
+                    "share": 0.1,
+                    "recall@10": interval(0.2),
+                    "recall@100": interval(0.3),
+                    "auc": interval(0.6),
+                }
+                for role in shown
+            },
         },
         "calibration": {"trees": {"predicted": [0.1, 0.6], "observed": [0.12, 0.5], "rows": [10, 10]}},
         "recall_by_candidates": [{"candidates": k, **interval(k / 100)} for k in (10, 20, 50)],

@@ -47,9 +47,7 @@ def test_users_by_history_and_requests_by_query() -> None:
     assert found(examples) == {"request": {"with a query": [0], "without a query": [1]}}
 
 
-def test_queries_by_frequency_where_there_is_such_a_feature(monkeypatch: pytest.MonkeyPatch) -> None:
-    renamed = tuple("query_frequency" if name == "in_stock" else name for name in NAMES)
-    monkeypatch.setattr(features, "NAMES", renamed)
+def test_queries_by_frequency() -> None:
     examples = [example([1], "query", query_tokens=1, query_frequency=n) for n in (0, 1, 9)]
     assert found(examples) == {"query frequency": {"tail: seldom asked": [0, 1], "head: often asked": [2]}}
 
@@ -66,13 +64,6 @@ def test_lists_that_want_a_cold_product() -> None:
 def test_cold_rows_have_no_event_before() -> None:
     examples = [example([0, 0], popularity_30d=[0, 0.7]), example([1, 1], popularity_30d=[0, 0], engaged_before=[0, 1])]
     assert cold_rows(examples).tolist() == [True, False, True, False]
-
-
-def test_a_count_of_events_says_it_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    renamed = tuple("product_events" if name == "in_stock" else name for name in NAMES)
-    monkeypatch.setattr(features, "NAMES", renamed)
-    # Popularity fades; a count does not.
-    assert cold_rows([example([0, 0], popularity_30d=[0, 0], product_events=[3, 0])]).tolist() == [False, True]
 
 
 def test_figures_of_a_segment_are_of_its_requests() -> None:
@@ -96,6 +87,17 @@ def test_cold_products_in_the_first_places() -> None:
     assert [figures["orders"][name]["share"] for name in "ab"] == [0.0, 1.0]
     assert [figures["orders"][name]["recall@10"]["mean"] for name in "ab"] == [0.0, 1 / 2]
     assert [figures["orders"][name]["recall@100"]["mean"] for name in "ab"] == [1.0, 1.0]
+    # Of the 20 cold rows 18 are not wanted: row 25 is above 13 of them as listed, row 35 above 4.
+    assert [figures["orders"][name]["auc"]["mean"] for name in "ab"] == pytest.approx([17 / 36, 19 / 36])
+    assert (figures["share_wanted"], figures["share_of_others_wanted"]) == (2 / 20, 1 / 20)
+
+
+def test_a_list_without_a_cold_row_has_no_part_in_their_auc() -> None:
+    examples = [example([0, 1]), example([1, 0, 0])]
+    cold = np.array([False, False, True, True, False])
+    figures = cold_figures({"a": [np.zeros(2), np.arange(3.0)]}, ranked.answers(examples, 1.0), cold)
+    assert figures is not None
+    assert figures["orders"]["a"]["auc"] == {"mean": 0.0, "low": 0.0, "high": 0.0}
 
 
 @pytest.mark.parametrize("cold", [[True, True], [False, False]])
