@@ -91,6 +91,10 @@ class LexicalIndex:
         """Hashes of the words that `query` is searched by: its tokens, misspelt ones mended. int64, without repeats."""
         return hashes_of(self._words(query))
 
+    def mended(self, query: str) -> str:
+        """`query`, normalised, as the encoder should read it: misspelt words as the products write them."""
+        return self._speller.mended(normalise(query))
+
     def _words(self, query: str) -> list[str]:
         return self._speller.corrected(tokens(normalise(query)))
 

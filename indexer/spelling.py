@@ -1,5 +1,6 @@
 """What a shopper meant by a word that no product has: the nearest word that some product has, or two of them."""
 
+import re
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
@@ -13,6 +14,8 @@ _SHORTEST, _LONGEST = 4, 24
 # From this many letters on, two letters may be wrong.
 _TWO_WRONG = 6
 _SHORTEST_PART = 3
+# A run of letters that no digit, hyphen or point ties to another: a part of "dw716" or "t-light" is no word.
+_WORD = re.compile(r"(?<![\w.-])[^\W\d_]+(?![\w-]|\.\w)")
 
 
 class Speller:
@@ -28,6 +31,15 @@ class Speller:
         """`words` without repeats, the unknown ones mended where they can be, then known words made of two of them."""
         mended = [meant for word in words for meant in self._meant(word)]
         return list(dict.fromkeys([*mended, *self._joined(words)]))
+
+    def mended(self, text: str) -> str:
+        """`text` as it was meant: its unknown words written as the known ones they are taken for, the rest as typed."""
+        return _WORD.sub(lambda found: self._written(found.group()), text)
+
+    def _written(self, word: str) -> str:
+        typed = singular(word.casefold())
+        meant = self._meant(typed)
+        return word if tuple(meant) == (typed,) else " ".join(meant)
 
     def _meant(self, word: str) -> Sequence[str]:
         if word in self._frequencies or not word.isalpha() or not _SHORTEST <= len(word) <= _LONGEST:

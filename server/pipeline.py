@@ -131,8 +131,8 @@ def similar(state: State, asks: Sequence[Ask]) -> list[Answer]:
 
 
 def _query_vectors(state: State, asks: Sequence[Ask]) -> list[Floats]:
-    """The given vectors, and the queries' by one pass of the encoder."""
-    queries = [ask.query for ask in asks if ask.vector is None]
+    """The given vectors, and the queries', their misspelt words mended, by one pass of the encoder."""
+    queries = [state.snapshot.lexical.mended(ask.query) for ask in asks if ask.vector is None]
     encoded = iter(state.encoder.encode(queries))
     return [next(encoded) if ask.vector is None else ask.vector for ask in asks]
 

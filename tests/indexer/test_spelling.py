@@ -52,3 +52,18 @@ def test_a_word_stands_once() -> None:
     assert Speller(KNOWN).corrected(["mug", "faucte", "faucet", "mug"]) == ["mug", "faucet"]
     assert Speller({}).corrected([]) == []
     assert Speller({}).corrected(["faucet"]) == ["faucet"]
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        ("Lever mug 3/4 in.", "Lever mug 3/4 in."),
+        ("Fuacets, glass", "faucet, glass"),
+        ("white ironboard 24in", "white iron board 24in"),
+        ("fuacet-mug mgu.fuacet v2 dw716", "fuacet-mug mgu.fuacet v2 dw716"),  # Parts of names are no words.
+        ("防水 fuacet", "防水 faucet"),
+        ("", ""),
+    ],
+)
+def test_only_misspelt_words_of_a_text_are_written_anew(typed: str, meant: str) -> None:
+    assert Speller(KNOWN).mended(typed) == meant

@@ -145,3 +145,14 @@ def test_examples_by_slice(walks: pl.DataFrame, snapshot: IndexSnapshot, space: 
     assert {part: len(examples) for part, examples in made.items() if examples} == {Slice.MEMBERS: 1, Slice.TEST: 2}
     assert [example.missed.tolist() for example in made[Slice.TEST]] == [[1.0], []]
     assert said[-1] == "examples: 4 of 4 requests replayed"
+
+
+def test_a_query_is_embedded_as_serving_does(
+    walks: pl.DataFrame, snapshot: IndexSnapshot, space: ProductSpace, encoder: Encoder
+) -> None:
+    """Mended by the words of the catalogue."""
+    prepared = Prepared([(recalled(60.0, 1, "thing numbr 1"), Slice.MEMBERS)], walks, CUTS)
+    stages = make_stages(prepared, snapshot, space, RankerConfig(candidates=12), {})
+    (made,) = slice_examples(prepared, stages, space, snapshot, encoder, lambda _: None)[Slice.MEMBERS]
+    np.testing.assert_array_equal(made.context.query_vector, encoder.encode(["thing number 1"])[0])
+    assert made.context.query == "thing numbr 1"

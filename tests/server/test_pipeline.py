@@ -131,6 +131,14 @@ def test_a_batch_answers_each_as_alone(state: State, monkeypatch: pytest.MonkeyP
             assert len(answer.hits) == ask.size
 
 
+def test_a_misspelt_query_is_embedded_as_it_was_meant(state: State, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[str] = []
+    encode = state.encoder.encode
+    monkeypatch.setattr(state.encoder, "encode", lambda texts: read.extend(texts) or encode(texts))
+    pipeline.search(state, [Ask(query="Waterprof  boots"), Ask(query="waterproof boots")])
+    assert read == ["waterproof boots", "waterproof boots"]
+
+
 def test_the_late_are_left_in_recall_order_and_told(state: State) -> None:
     hurried = replace(state, ranking_budget=60.0)
     late, relaxed, lost = pipeline.search(
@@ -180,6 +188,25 @@ def test_no_engagement_and_no_user_is_an_empty_answer(trained: Trained) -> None:
     (answer,) = pipeline.recommend(fresh, [Ask()])
     assert (list(answer.hits), answer.personal) == ([], False)
     assert [stage for stage, _ in answer.degraded] == ["recall"]
+
+
+def test_without_members_everything_is_in_recall_order(state: State) -> None:
+    manifest = {**state.model.manifest, "fusion": "none", "learnt": [], "answered": []}
+    unranked = replace(state, model=replace(state.model, manifest=manifest, members=None))
+    (found,) = pipeline.search(unranked, [Ask(query="boots", deadline=time.monotonic() + 30)])
+    assert found.degraded == [
+        ("score", "the log held too few requests by query to learn from: hits are in recall order")
+    ]
+    assert [hit.row for hit in found.hits] == recalled(state, "boots").rows[:24].tolist()
+    assert {(hit.network, hit.trees) for hit in found.hits} == {(None, None)}
+    user = next(iter(state.behaviour.users))
+    mine, stranger = pipeline.recommend(unranked, [Ask(user=user), Ask()])
+    assert (mine.personal, stranger.personal) == (True, False)
+    for answer in (mine, stranger):
+        assert [stage for stage, _ in answer.degraded] == ["score"]
+        assert [hit.score for hit in answer.hits] == [hit.recall for hit in answer.hits]
+    (alike,) = pipeline.similar(unranked, [Ask(product=state.snapshot.ids[0])])
+    assert (len(alike.hits), alike.degraded) == (24, [])
 
 
 def test_a_kind_of_request_the_log_never_held_is_left_in_recall_order(state: State) -> None:
