@@ -3,7 +3,7 @@
 import grpc
 from vitrine.v1 import catalog_service_pb2, catalog_service_pb2_grpc, product_pb2
 
-from server import checks, replies
+from server import checks
 from server.checks import Checks
 from server.faults import NotFoundError
 from server.live import Live
@@ -26,4 +26,4 @@ class CatalogService(catalog_service_pb2_grpc.CatalogServiceServicer):  # type: 
         row = state.snapshot.row_of.get(request.product_id)
         if row is None:
             raise NotFoundError("product", request.product_id)
-        return replies.product(state, row)
+        return state.shelf[row]

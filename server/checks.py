@@ -7,6 +7,8 @@ from typing import TypeVar
 
 import grpc
 import numpy as np
+from google.protobuf.field_mask_pb2 import FieldMask
+from vitrine.v1.hit_pb2 import Hit
 
 from indexer.arrays import Floats
 from indexer.text import normalise
@@ -90,6 +92,14 @@ def recent(values: Sequence[str]) -> list[str]:
     if len(values) > MOST_RECENT:
         raise ViolationError("recent_product_ids", f"has {len(values)} ids; at most {MOST_RECENT} are accepted")
     return [identifier(value, f"recent_product_ids[{i}]", required=True) for i, value in enumerate(values)]
+
+
+def read_mask(mask: FieldMask) -> None:
+    """Checks that a mask names fields of a hit. Raises `ViolationError`."""
+    if unknown := [path for path in mask.paths if not FieldMask(paths=[path]).IsValidForDescriptor(Hit.DESCRIPTOR)]:
+        raise ViolationError(
+            "read_mask", f"{unknown[0][:64]!r} is no field of a hit; name fields such as product.id, score, rank"
+        )
 
 
 def deadline(context: grpc.aio.ServicerContext) -> float:

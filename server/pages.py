@@ -21,7 +21,9 @@ def offset_of(request: Any) -> int:
     except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
         raise ViolationError("page_token", "was not made by this server; leave it empty for the first page") from None
     if made_for != _request_digest(request):
-        raise ViolationError("page_token", "belongs to another request; only page_size and request_id may differ")
+        raise ViolationError(
+            "page_token", "belongs to another request; only page_size, request_id and read_mask may differ"
+        )
     if offset < 0:
         raise ViolationError("page_token", "was not made by this server; leave it empty for the first page")
     return offset
@@ -40,6 +42,6 @@ def _request_digest(request: Message) -> str:
     """Names everything of a request but its page and its id."""
     bare = type(request)()
     bare.CopyFrom(request)
-    for field in ("page_token", "page_size", "request_id"):
+    for field in ("page_token", "page_size", "request_id", "read_mask"):
         bare.ClearField(field)
     return hashlib.sha256(bare.SerializeToString(deterministic=True)).hexdigest()[:16]

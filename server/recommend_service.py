@@ -38,6 +38,7 @@ def _ask(request: recommend_service_pb2.RecommendRequest, state: State) -> Ask:
         dimensions = int(state.model.space.projection.shape[0])
         vector = faults.run(checks.vector, request.user_vector, dimensions, "user_vector", default=None)
     faults.run(checks.identifier, request.request_id, "request_id", default="")
+    faults.run(checks.read_mask, request.read_mask, default=None)
     ask = Ask(
         vector=vector,
         user=faults.run(checks.identifier, request.user_id, "user_id", default="") or None,

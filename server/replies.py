@@ -1,66 +1,57 @@
 """Answers to protobuf, for the rpcs that reply alike."""
 
 import uuid
+from collections.abc import Sequence, Set
 from typing import Any
 
 from google.protobuf.duration_pb2 import Duration
-from vitrine.v1 import filter_pb2, hit_pb2, product_pb2
+from google.protobuf.field_mask_pb2 import FieldMask
+from vitrine.v1 import hit_pb2
 
 from server import pages
 from server.pipeline import Answer, Hit
 from server.state import State
 
-# Canonical product columns that have a field of their own; all others are attributes.
-_FIELDS = ("product_id", "title", "category", "brand", "price", "in_stock")
+_FIELDS = frozenset(hit_pb2.Hit.DESCRIPTOR.fields_by_name)
+_CHANNELS = {name.lower(): number for name, number in hit_pb2.RecallSource.Channel.items()}
 
 
 def ranked(request: Any, offset: int, answer: Answer) -> dict[str, Any]:
     """The fields that every ranked response has."""
     return {
-        "hits": hits(answer, offset),
+        "hits": hits(answer, offset, request.read_mask.paths),
         "next_page_token": pages.token_after(request, offset, answer),
         "info": info(answer, request.request_id),
     }
 
 
-def product(state: State, row: int) -> product_pb2.Product:
-    """The product of a row."""
-    columns = state.snapshot.products.slice(row, 1).to_pylist()[0]
-    made = product_pb2.Product(id=columns["product_id"], title=columns["title"])
-    for name, value in columns.items():
-        if value is None or name in ("product_id", "title"):
-            continue
-        if name in _FIELDS:
-            setattr(made, name, value)
-        else:
-            made.attributes[name].CopyFrom(_value(value))
+def hits(answer: Answer, offset: int, paths: Sequence[str] = ()) -> list[hit_pb2.Hit]:
+    """The hits of a page, with the fields that `paths` name; all fields where it is empty."""
+    asked = {path.partition(".")[0] for path in paths} or _FIELDS
+    made = [_hit(answer.state, hit, rank, asked) for rank, hit in enumerate(answer.hits, offset + 1)]
+    return [_masked(hit, paths) for hit in made] if any("." in path for path in paths) else made
+
+
+def _hit(state: State, hit: Hit, rank: int, asked: Set[str]) -> hit_pb2.Hit:
+    made = hit_pb2.Hit()
+    if "rank" in asked:
+        made.rank = rank
+    if "score" in asked:
+        made.score = hit.score
+    if "product" in asked:
+        made.product.CopyFrom(state.shelf[hit.row])
+    if "recall_sources" in asked:
+        for source in hit.sources:
+            made.recall_sources.add(channel=_CHANNELS[source.channel], rank=source.rank, score=source.score)
+    if "member_scores" in asked:
+        made.member_scores.CopyFrom(hit_pb2.MemberScores(network=hit.network, trees=hit.trees, recall=hit.recall))
     return made
 
 
-def _value(value: Any) -> filter_pb2.Value:
-    if isinstance(value, bool):
-        return filter_pb2.Value(bool_value=value)
-    if isinstance(value, (int, float)):
-        return filter_pb2.Value(number_value=value)
-    return filter_pb2.Value(string_value=str(value))
-
-
-def hits(answer: Answer, offset: int) -> list[hit_pb2.Hit]:
-    """The hits of a page."""
-    return [_hit(answer.state, hit, offset + i + 1) for i, hit in enumerate(answer.hits)]
-
-
-def _hit(state: State, hit: Hit, rank: int) -> hit_pb2.Hit:
-    return hit_pb2.Hit(
-        product=product(state, hit.row),
-        rank=rank,
-        score=hit.score,
-        recall_sources=[
-            hit_pb2.RecallSource(channel=source.channel.upper(), rank=source.rank, score=source.score)
-            for source in hit.sources
-        ],
-        member_scores=hit_pb2.MemberScores(network=hit.network, trees=hit.trees, recall=hit.recall),
-    )
+def _masked(hit: hit_pb2.Hit, paths: Sequence[str]) -> hit_pb2.Hit:
+    made = hit_pb2.Hit()
+    FieldMask(paths=paths).MergeMessage(hit, made)
+    return made
 
 
 def versions(state: State) -> hit_pb2.Versions:

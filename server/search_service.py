@@ -49,6 +49,7 @@ def _search_ask(request: search_service_pb2.SearchRequest, state: State) -> Ask:
         case _:
             faults.violations.append(ViolationError("query", "must be given, or query_vector"))
     faults.run(checks.identifier, request.request_id, "request_id", default="")
+    faults.run(checks.read_mask, request.read_mask, default=None)
     ask = Ask(
         query=query,
         vector=vector,
@@ -65,6 +66,7 @@ def _search_ask(request: search_service_pb2.SearchRequest, state: State) -> Ask:
 def _similar_ask(request: search_service_pb2.SimilarRequest, state: State) -> Ask:
     faults = Checks()
     faults.run(checks.identifier, request.request_id, "request_id", default="")
+    faults.run(checks.read_mask, request.read_mask, default=None)
     ask = Ask(
         product=faults.run(checks.identifier, request.product_id, "product_id", required=True, default=""),
         condition=faults.run(conditions.condition, request, state.columns, default=None),

@@ -16,6 +16,7 @@ from server.config import Settings
 from server.encoder import check_fit
 from server.filters import column_types
 from server.release import Release
+from server.shelf import Shelf
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,7 @@ class State:
     model: Model
     encoder: Encoder
     behaviour: Behaviour
+    shelf: Shelf
     columns: Mapping[str, str]
     positive_rating: float
     ranking_budget: float  # seconds
@@ -56,6 +58,7 @@ def load_state(
         model=model,
         encoder=encoder,
         behaviour=Behaviour(len(snapshot)),
+        shelf=Shelf(snapshot.products),
         columns=column_types(snapshot.products),
         positive_rating=settings.ranker.positive_rating,
         ranking_budget=settings.server.ranking_budget_ms / 1e3,

@@ -6,6 +6,7 @@ from typing import Any
 
 import grpc
 import pytest
+from google.protobuf.field_mask_pb2 import FieldMask
 from harness import RecommendRequest, Running, SearchRequest, SimilarRequest, equals, ids, refusal
 from vitrine.v1 import catalog_service_pb2, search_service_pb2
 
@@ -35,6 +36,9 @@ def _still_answers(server: Running) -> Any:
         ("search", SearchRequest(query="\x00\x01\x1f"), "query", "is empty"),
         ("search", SearchRequest(query="x" * 100_000), "query", "has 100000 characters; at most 1000"),
         ("search", SearchRequest(query="x" * 1_001), "query", "has 1001 characters"),
+        ("search", SearchRequest(query="x", read_mask=FieldMask(paths=["product.id", "x"])), "read_mask", "'x' is no"),
+        ("recommend", RecommendRequest(read_mask=FieldMask(paths=["product.colour"])), "read_mask", "product.colour"),
+        ("similar", SimilarRequest(product_id="x", read_mask=FieldMask(paths=[""])), "read_mask", "no field"),
         ("search", SearchRequest(query_vector=Vector()), "query_vector", "has 0 values"),
         ("search", SearchRequest(query_vector=Vector(values=[1.0] * 3)), "query_vector", "has 3 values"),
         ("search", SearchRequest(query_vector=Vector(values=[1.0] * 200_000)), "query_vector", "has 200000 values"),

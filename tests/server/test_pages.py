@@ -7,6 +7,7 @@ from typing import Any
 
 import grpc
 import pytest
+from google.protobuf.field_mask_pb2 import FieldMask
 from harness import (
     RecommendRequest,
     Running,
@@ -17,7 +18,7 @@ from harness import (
     ids,
     refusal,
 )
-from vitrine.v1 import filter_pb2
+from vitrine.v1 import filter_pb2, hit_pb2, product_pb2
 
 from server.faults import ViolationError
 from server.pages import offset_of
@@ -107,10 +108,12 @@ def test_a_token_is_good_for_its_request_only(server: Running) -> None:
         assert TOKEN in refused.fields["page_token"]
 
 
-def test_a_token_does_not_bind_the_request_id(server: Running) -> None:
+def test_a_token_does_not_bind_the_request_id_and_the_read_mask(server: Running) -> None:
     token = server.search(SearchRequest(query=QUERY, page_size=5, request_id="a")).next_page_token
-    answer = server.search(SearchRequest(query=QUERY, page_size=5, request_id="b", page_token=token))
-    assert answer.hits[0].rank == 6
+    mask = FieldMask(paths=["rank", "product.id"])
+    answer = server.search(SearchRequest(query=QUERY, page_size=5, request_id="b", page_token=token, read_mask=mask))
+    assert answer.hits[0] == hit_pb2.Hit(rank=6, product=product_pb2.Product(id=answer.hits[0].product.id))
+    assert answer.hits[0].product.id
 
 
 def encoded(**content: Any) -> str:
