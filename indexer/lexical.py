@@ -1,6 +1,7 @@
 """BM25 over the products' words: recall by what a title says, beside recall by what it means."""
 
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -34,6 +35,8 @@ class LexicalIndex:
         self._bm25 = bm25
         rows_of_token = np.diff(bm25.scores["indptr"]).tolist()
         self._speller = Speller(dict(zip(bm25.vocab_dict, rows_of_token, strict=True)))
+        # A request asks for the words of its query three times: to recall, for the features and for the scores.
+        self._words = lru_cache(256)(self._searched)
 
     @classmethod
     def build(cls, texts: Sequence[str]) -> "LexicalIndex":
@@ -95,7 +98,7 @@ class LexicalIndex:
         """`query`, normalised, as the encoder should read it: misspelt words as the products write them."""
         return self._speller.mended(normalise(query))
 
-    def _words(self, query: str) -> list[str]:
+    def _searched(self, query: str) -> list[str]:
         return self._speller.corrected(tokens(normalise(query)))
 
     def _scores(self, query: str) -> Floats:

@@ -4,10 +4,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import pyarrow as pa
 
-from indexer.arrays import Floats, Ints
+from indexer.arrays import Floats, Ints, mapped
 from indexer.config import IndexerConfig
 from indexer.dense import open_index
 from indexer.errors import SnapshotError
@@ -40,10 +39,8 @@ class IndexSnapshot:
         try:
             with pa.memory_map(str(self.folder / PRODUCTS)) as source:
                 self.products: pa.Table = pa.ipc.open_file(source).read_all()
-            self.vectors: Floats = np.load(self.folder / VECTORS, mmap_mode="r")
-            self.tokens = TokenLists(
-                np.load(self.folder / TOKENS, mmap_mode="r"), np.load(self.folder / TOKEN_OFFSETS, mmap_mode="r")
-            )
+            self.vectors: Floats = mapped(self.folder / VECTORS)
+            self.tokens = TokenLists(mapped(self.folder / TOKENS), mapped(self.folder / TOKEN_OFFSETS))
         except (OSError, EOFError, ValueError) as error:
             raise SnapshotError(f"{self.folder} is damaged: {error}. Build the index again.") from error
         self.index: Index = open_index(self.manifest["index"]["kind"], self.folder, self.vectors, config)

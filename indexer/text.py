@@ -4,6 +4,7 @@ import re
 import unicodedata
 import zlib
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 
@@ -35,6 +36,8 @@ _TOKEN = re.compile(
 )
 
 
+# A query is normalised at several places of its way; what comes between its requests in a batch is kept too.
+@lru_cache(256)
 def normalise(text: str) -> str:
     """NFKC, control characters out, white space collapsed. Case is left to the model's own tokeniser."""
     text = unicodedata.normalize("NFKC", _MIXED.sub(" ", text))

@@ -7,7 +7,7 @@ import numpy as np
 import polars as pl
 import scipy.sparse as sp
 
-from indexer.arrays import Doubles, Ints
+from indexer.arrays import Doubles, Ints, mapped
 from ranker.history import DISLIKE, RETURN, History
 
 # Neighbours kept of a product.
@@ -59,7 +59,7 @@ class Covisited(NamedTuple):
 
 def load_covisited(folder: Path) -> Covisited:
     """Open what `Covisited.save` wrote, memory-mapped."""
-    return Covisited(*(np.load(folder / name, mmap_mode="r") for name in _FILES))
+    return Covisited(*(mapped(folder / name) for name in _FILES))
 
 
 def fit_covisited(engagements: pl.DataFrame, products: int) -> Covisited:

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 
-from indexer.arrays import Floats
+from indexer.arrays import Floats, mapped
 from indexer.config import IndexerConfig
 from indexer.dense import DenseIndex, chosen_kind, open_index
 from indexer.exact import ExactIndex
@@ -84,5 +84,5 @@ def load_space(folder: Path, entry: dict[str, object], config: IndexerConfig) ->
         tower = UserTower(projection.shape[1], projection.shape[0])
         tower.load_state_dict({name.removeprefix("tower."): tensor for name, tensor in tensors.items()})
         tower.eval()
-    vectors = np.load(folder / _PRODUCTS, mmap_mode="r")
+    vectors = mapped(folder / _PRODUCTS)
     return ProductSpace(tower, projection.numpy(), vectors, open_index(str(entry["index"]), folder, vectors, config))

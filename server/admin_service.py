@@ -40,6 +40,8 @@ class AdminService(admin_service_pb2_grpc.AdminServiceServicer):  # type: ignore
             vector_dimensions=state.encoder.dimensions,
             user_vector_dimensions=int(state.model.space.projection.shape[0]),
             waiting=self._desk.waiting,
+            queries_asked=state.query_vectors.asked,
+            queries_cached=state.query_vectors.found,
         )
 
 

@@ -131,9 +131,9 @@ def similar(state: State, asks: Sequence[Ask]) -> list[Answer]:
 
 
 def _query_vectors(state: State, asks: Sequence[Ask]) -> list[Floats]:
-    """The given vectors, and the queries', their misspelt words mended, by one pass of the encoder."""
+    """The given vectors, and the queries', their misspelt words mended, by at most one pass of the encoder."""
     queries = [state.snapshot.lexical.mended(ask.query) for ask in asks if ask.vector is None]
-    encoded = iter(state.encoder.encode(queries))
+    encoded = iter(state.query_vectors(queries))
     return [next(encoded) if ask.vector is None else ask.vector for ask in asks]
 
 
@@ -251,10 +251,9 @@ def _page(
 def _sources(found: Candidates, rows: Ints) -> list[list[Source]]:
     """For each of `rows`, the channels that proposed it."""
     sources: list[list[Source]] = [[] for _ in rows]
-    wanted = {int(row): i for i, row in enumerate(rows)}
+    wanted = {row: i for i, row in enumerate(rows.tolist())}
     for channel in found.channels:
-        for place in np.flatnonzero(np.isin(channel.rows, rows)):
-            sources[wanted[int(channel.rows[place])]].append(
-                Source(channel.name, int(place) + 1, float(channel.scores[place]))
-            )
+        for place, row in enumerate(channel.rows.tolist()):
+            if row in wanted:
+                sources[wanted[row]].append(Source(channel.name, place + 1, float(channel.scores[place])))
     return sources

@@ -15,6 +15,7 @@ from ranker.model import Model, load_model
 from server.config import Settings
 from server.encoder import check_fit
 from server.filters import column_types
+from server.query_vectors import QueryVectors
 from server.release import Release
 from server.shelf import Shelf
 
@@ -28,6 +29,7 @@ class State:
     model: Model
     encoder: Encoder
     behaviour: Behaviour
+    query_vectors: QueryVectors
     shelf: Shelf
     columns: Mapping[str, str]
     positive_rating: float
@@ -58,6 +60,7 @@ def load_state(
         model=model,
         encoder=encoder,
         behaviour=Behaviour(len(snapshot)),
+        query_vectors=QueryVectors(encoder, settings.server.query_cache),
         shelf=Shelf(snapshot.products),
         columns=column_types(snapshot.products),
         positive_rating=settings.ranker.positive_rating,

@@ -54,8 +54,8 @@ def test_rows_are_the_same_everywhere(store: Store, config: IndexerConfig, encod
 
 def test_the_arrays_are_memory_mapped(store: Store, config: IndexerConfig) -> None:
     index = open_latest(store, config)
-    assert isinstance(index.vectors, np.memmap)
-    assert isinstance(index.tokens.hashes, np.memmap)
+    assert isinstance(index.vectors.base, np.memmap)
+    assert isinstance(index.tokens.hashes.base, np.memmap)
     assert isinstance(index.lexical._bm25.scores["data"], np.memmap)
     assert index.encoder_fingerprint == "fake-1"
 

@@ -137,6 +137,6 @@ def test_what_is_saved_is_what_is_loaded(engaged: Engaged, tmp_path: Path) -> No
     table = fit_covisited(random_log(0, engaged), PRODUCTS)
     table.save(tmp_path)
     for held, loaded in zip(table, load_covisited(tmp_path), strict=True):
-        assert isinstance(loaded, np.memmap)
+        assert isinstance(loaded.base, np.memmap)
         assert held.dtype == loaded.dtype
         np.testing.assert_array_equal(held, loaded)

@@ -2,7 +2,7 @@
 
 import time
 
-from harness import DIMENSIONS, Running, hash_encoder
+from harness import DIMENSIONS, Running, SearchRequest, hash_encoder
 from vitrine.v1 import admin_service_pb2
 
 
@@ -18,3 +18,14 @@ def test_the_status_names_what_is_live(server: Running) -> None:
     assert (told.waiting, told.journal_sequence) == (0, server.live.journal.sequence())
     assert 0 <= time.time() - told.now.ToMicroseconds() / 1e6 < 60
     assert told.release_load_time.ToMicroseconds() <= told.start_time.ToMicroseconds() <= time.time() * 1e6
+
+
+def test_the_status_counts_queries_and_those_already_known(server: Running) -> None:
+    def counts() -> tuple[int, int]:
+        told = server.status(admin_service_pb2.GetStatusRequest())
+        return told.queries_asked, told.queries_cached
+
+    asked, cached = counts()
+    for query in ("a query that nobody asked", "a query that nobody asked", "a query that nobody asked before"):
+        server.search(SearchRequest(query=query))
+    assert counts() == (asked + 3, cached + 1)

@@ -15,7 +15,7 @@ class GetStatusRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class GetStatusResponse(_message.Message):
-    __slots__ = ("versions", "start_time", "release_load_time", "now", "products", "users", "journal_sequence", "index_kind", "index_recall", "encoder_backend", "fusion", "filter_columns", "vector_dimensions", "user_vector_dimensions", "waiting")
+    __slots__ = ("versions", "start_time", "release_load_time", "now", "products", "users", "journal_sequence", "index_kind", "index_recall", "encoder_backend", "fusion", "filter_columns", "vector_dimensions", "user_vector_dimensions", "waiting", "queries_asked", "queries_cached")
     class FilterColumnsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -38,6 +38,8 @@ class GetStatusResponse(_message.Message):
     VECTOR_DIMENSIONS_FIELD_NUMBER: _ClassVar[int]
     USER_VECTOR_DIMENSIONS_FIELD_NUMBER: _ClassVar[int]
     WAITING_FIELD_NUMBER: _ClassVar[int]
+    QUERIES_ASKED_FIELD_NUMBER: _ClassVar[int]
+    QUERIES_CACHED_FIELD_NUMBER: _ClassVar[int]
     versions: _hit_pb2.Versions
     start_time: _timestamp_pb2.Timestamp
     release_load_time: _timestamp_pb2.Timestamp
@@ -53,4 +55,6 @@ class GetStatusResponse(_message.Message):
     vector_dimensions: int
     user_vector_dimensions: int
     waiting: int
-    def __init__(self, versions: _Optional[_Union[_hit_pb2.Versions, _Mapping]] = ..., start_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., release_load_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., now: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., products: _Optional[int] = ..., users: _Optional[int] = ..., journal_sequence: _Optional[int] = ..., index_kind: _Optional[str] = ..., index_recall: _Optional[float] = ..., encoder_backend: _Optional[str] = ..., fusion: _Optional[str] = ..., filter_columns: _Optional[_Mapping[str, str]] = ..., vector_dimensions: _Optional[int] = ..., user_vector_dimensions: _Optional[int] = ..., waiting: _Optional[int] = ...) -> None: ...
+    queries_asked: int
+    queries_cached: int
+    def __init__(self, versions: _Optional[_Union[_hit_pb2.Versions, _Mapping]] = ..., start_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., release_load_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., now: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., products: _Optional[int] = ..., users: _Optional[int] = ..., journal_sequence: _Optional[int] = ..., index_kind: _Optional[str] = ..., index_recall: _Optional[float] = ..., encoder_backend: _Optional[str] = ..., fusion: _Optional[str] = ..., filter_columns: _Optional[_Mapping[str, str]] = ..., vector_dimensions: _Optional[int] = ..., user_vector_dimensions: _Optional[int] = ..., waiting: _Optional[int] = ..., queries_asked: _Optional[int] = ..., queries_cached: _Optional[int] = ...) -> None: ...
