@@ -24,7 +24,7 @@ from ranker import evaluate, features, trees
 from ranker.config import RankerConfig
 from ranker.examples import Example, Slice
 from ranker.significance import paired
-from ranker.train import gather
+from ranker.train import gather, shortfall
 from ranker.trees import Rows
 from server.config import load_settings
 from server.rebuild import read_sources
@@ -80,6 +80,8 @@ def main() -> None:
     config = settings.ranker.model_copy(update={"most_requests": given.requests})
     say: Say = lambda message: print(message, file=sys.stderr, flush=True)  # noqa: E731
     made = gather(config, settings.indexer, snapshot, encoder, read_sources(settings), say)
+    if lacking := shortfall(made.slices):
+        parser.error(lacking)
     lines = worth(made.slices, config, say)
     print("| feature | share of gain | NDCG@10 lost without it | 95 % interval | p (Holm) |\n|---|---|---|---|---|")
     for line in lines:

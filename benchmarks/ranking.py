@@ -110,12 +110,16 @@ def open_shop(config: Path, seed: int = 0) -> Shop:
 
 
 def newest_model(store: Store, snapshot: IndexSnapshot, settings: Settings) -> Model | None:
-    """The newest model of the store; None where there is none for this index."""
+    """The newest model of the store; None where there is none for this index, or none that ranks."""
     try:
-        return load_model(store, store.latest("models"), snapshot, settings.indexer)
+        model = load_model(store, store.latest("models"), snapshot, settings.indexer)
     except SnapshotError as error:
         typer.echo(f"Without Vitrine's own row: {error}", err=True)
         return None
+    if model.members is None:
+        typer.echo(f"Without Vitrine's own row: {model.manifest['unranked']}", err=True)
+        return None
+    return model
 
 
 def compare_users(shop: Shop, most: int, python: Path | None, seconds: float, say: Say) -> dict[str, Any] | None:

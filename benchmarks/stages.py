@@ -99,6 +99,8 @@ def main() -> None:
     store = Store(settings.store)
     snapshot = open_latest(store, settings.indexer)
     model = load_model(store, store.latest("models"), snapshot, settings.indexer)
+    if model.members is None:
+        parser.error(f"Model {model.id} has no ranking to measure: {model.manifest['unranked']}.")
     behaviour, asked = contexts(settings, snapshot, model, given.requests)
     with one_thread():
         stages = measure(model, behaviour, asked, given.rows)

@@ -33,6 +33,8 @@ _RESIDUAL = "trees_residual.txt"
 _FUSION = "fusion.json"
 _SCHEMA = "schema.json"
 REPORT = "report"
+# The fusion of a model without members.
+UNRANKED = "none"
 
 
 class Scores(NamedTuple):
@@ -116,12 +118,15 @@ def stacked_features(matrix: Floats, logits: Doubles) -> Floats:
 
 @dataclass(frozen=True)
 class Model:
-    """A MODEL of the store, opened together with the INDEX it was trained on."""
+    """A MODEL of the store, opened together with the INDEX it was trained on.
+
+    `members` is None where the log was too short to learn a ranking from: what is recalled is served in that order.
+    """
 
     id: str
     manifest: Mapping[str, Any]
     space: ProductSpace
-    members: Members
+    members: Members | None
     catalogue: Catalogue
     retrieval: Retrieval
 
@@ -138,17 +143,9 @@ def load_model(store: Store, name: str, snapshot: IndexSnapshot, config: Indexer
     """Open a model for `snapshot`. Raises `SnapshotError`, naming both fingerprints, where they do not fit together."""
     manifest = store.manifest("models", name)
     folder = store.path("models", name)
-    _check(manifest, json.loads((folder / _SCHEMA).read_text()), name, snapshot)
+    _check(manifest, name, snapshot)
     space = load_space(folder, manifest["space"], config)
-    network = Network(len(features.NAMES), space.vectors.shape[1], features.PLACE)
-    network.load_state_dict(load_file(folder / _NETWORK))
-    members = Members(
-        network.eval(),
-        lgb.Booster(model_file=folder / _TREES),
-        lgb.Booster(model_file=folder / _STACKED),
-        lgb.Booster(model_file=folder / _RESIDUAL),
-        _load_fusion(folder / _FUSION),
-    )
+    members = None if manifest["fusion"] == UNRANKED else _load_members(folder, space, name)
     covisited = load_covisited(folder)
     catalogue = Catalogue(product_table(snapshot), snapshot.lexical, space.vectors, covisited)
     recalled = manifest["recall"]
@@ -158,22 +155,46 @@ def load_model(store: Store, name: str, snapshot: IndexSnapshot, config: Indexer
     return Model(name, manifest, space, members, catalogue, retrieval)
 
 
-def _check(manifest: Mapping[str, Any], schema: Mapping[str, Any], name: str, snapshot: IndexSnapshot) -> None:
+def stored_report(store: Store, name: str) -> dict[str, Any] | None:
+    """The figures of a model's training; None where it has no ranking to measure."""
+    if store.manifest("models", name)["fusion"] == UNRANKED:
+        return None
+    report: dict[str, Any] = json.loads((store.path("models", name) / REPORT / "report.json").read_text())
+    return report
+
+
+def _load_members(folder: Path, space: ProductSpace, name: str) -> Members:
+    _check_schema(json.loads((folder / _SCHEMA).read_text()), name)
+    network = Network(len(features.NAMES), space.vectors.shape[1], features.PLACE)
+    network.load_state_dict(load_file(folder / _NETWORK))
+    return Members(
+        network.eval(),
+        lgb.Booster(model_file=folder / _TREES),
+        lgb.Booster(model_file=folder / _STACKED),
+        lgb.Booster(model_file=folder / _RESIDUAL),
+        _load_fusion(folder / _FUSION),
+    )
+
+
+def _check(manifest: Mapping[str, Any], name: str, snapshot: IndexSnapshot) -> None:
     if manifest["encoder"] != snapshot.encoder_fingerprint:
         raise SnapshotError(
             f"Model {name} was trained with encoder {manifest['encoder']}, index {snapshot.id} was built with encoder "
             f"{snapshot.encoder_fingerprint}: their vectors cannot be compared. Train on this index: `vitrine train`."
         )
+    if manifest["index"] != snapshot.id:
+        raise SnapshotError(
+            f"Model {name} was trained on index {manifest['index']}, not on {snapshot.id}: their rows are different "
+            "products. Train on this index: `vitrine train`."
+        )
+
+
+def _check_schema(schema: Mapping[str, Any], name: str) -> None:
     if schema["fingerprint"] != features.fingerprint():
         changed = sorted(set(schema["features"]) ^ set(features.NAMES))
         raise SnapshotError(
             f"Model {name} has feature schema {schema['fingerprint']}, this program makes {features.fingerprint()} "
             f"(differing columns: {', '.join(changed) or 'their order'}). Train again: `vitrine train`."
-        )
-    if manifest["index"] != snapshot.id:
-        raise SnapshotError(
-            f"Model {name} was trained on index {manifest['index']}, not on {snapshot.id}: their rows are different "
-            "products. Train on this index: `vitrine train`."
         )
 
 

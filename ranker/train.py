@@ -23,7 +23,7 @@ from ranker.covisited import fit_covisited
 from ranker.examples import Example, Slice, slice_of_query, slice_of_time, time_cuts
 from ranker.fit import fit_members
 from ranker.log import Request, Sources
-from ranker.model import REPORT, Model
+from ranker.model import REPORT, UNRANKED, Members, Model
 from ranker.recall import kind_of
 from ranker.report import write_report
 from ranker.space import ProductSpace, make_space
@@ -31,7 +31,8 @@ from ranker.stages import Prepared, Say, fit_recall, make_stages, slice_examples
 from ranker.train_tower import fit_tower
 from ranker.user_tower import principal_projection
 
-# Requests with a gain that a slice needs, below which its figures would be noise.
+# Requests with a gain that a slice needs, below which its figures would be noise. Of so many events and judgments, one
+# should be of a product that is there.
 _FEWEST = 20
 
 
@@ -44,6 +45,20 @@ class Material(NamedTuple):
     slices: dict[Slice, list[Example]]
 
 
+class Ranking(NamedTuple):
+    """The fitted members, and their report on the test slice."""
+
+    members: Members
+    figures: dict[str, Any]
+
+    def save(self, folder: Path) -> None:
+        """Write both."""
+        self.members.save(folder)
+        (folder / REPORT).mkdir()
+        write_json(folder / REPORT / "report.json", self.figures)
+        write_report(self.figures, folder / REPORT / "report.html")
+
+
 def train(
     store: Store,
     config: RankerConfig,
@@ -53,30 +68,31 @@ def train(
     sources: Sources,
     say: Say,
 ) -> str:
-    """Fit and publish a model for `snapshot`; returns its id. Raises `InputError` where the log is too short."""
+    """Fit and publish a model for `snapshot`; returns its id. Where the log is too short, it has no members.
+
+    Raises `InputError` where the log cannot be used.
+    """
     started = time.perf_counter()
     made = gather(config, indexing, snapshot, encoder, sources, say)
     prepared, space, slices = made.prepared, made.space, made.slices
-    members = fit_members(slices, space.vectors, config, choose(config.device), say)
-    say("evaluate on the test slice")
-    figures = evaluate.report(members, slices[Slice.TEST], space.vectors, config.positive_grade)
+    ranking = _fit_ranking(made, config, say)
+    fitted = slices[Slice.MEMBERS] if ranking else []
 
     def fill(folder: Path) -> Mapping[str, Any]:
-        members.save(folder)
+        if ranking:
+            ranking.save(folder)
         # What is served has seen the whole log, as a server's histories have.
         fit_covisited(prepared.engagements, len(snapshot)).save(folder)
-        (folder / REPORT).mkdir()
-        write_json(folder / REPORT / "report.json", figures)
-        write_report(figures, folder / REPORT / "report.html")
         return {
             "index": snapshot.id,
             "encoder": snapshot.encoder_fingerprint,
             "schema": features.fingerprint(),
             "space": space.save(folder),
-            "fusion": members.fusion.kind,
+            "fusion": ranking.members.fusion.kind if ranking else UNRANKED,
+            "unranked": shortfall(slices),
             "recall": {"candidates": config.candidates, "weights": made.weights},
-            "learnt": _learnt(slices[Slice.MEMBERS]),
-            "answered": _answered(slices[Slice.MEMBERS]),
+            "learnt": _learnt(fitted),
+            "answered": _answered(fitted),
             "cuts": prepared.cuts,
             "requests": {part.name.lower(): len(slices[part]) for part in Slice},
             "positive_grade": config.positive_grade,
@@ -94,21 +110,37 @@ def gather(
     sources: Sources,
     say: Say,
 ) -> Material:
-    """Fit the product space and the recall weights, and replay the log. Raises `InputError` where it is too short."""
+    """Fit the product space and the recall weights, and replay the log. Raises `InputError` where it cannot be used."""
+    _check_known(sources, snapshot.row_of)
     prepared = prepare(sources, snapshot, config)
     space = _fit_space(prepared, snapshot, config, indexing, choose(config.device), say)
     stages = make_stages(prepared, snapshot, space, config, {})
     with one_thread():
         weights = fit_recall(prepared, stages, space, snapshot, encoder, config, say)
         slices = slice_examples(prepared, with_weights(stages, weights), space, snapshot, encoder, say)
-    _check_lengths(slices)
     return Material(prepared, space, weights, slices)
+
+
+def shortfall(slices: Mapping[Slice, Sequence[Example]]) -> str | None:
+    """Why the log is too short to learn a ranking from, or None where it is not."""
+    for part in (Slice.MEMBERS, Slice.CALIBRATE, Slice.VALIDATE, Slice.TEST):
+        if len(slices[part]) < _FEWEST:
+            return (
+                f"the log is too short to learn a ranking from (slice {part.name.lower()} has {len(slices[part])} "
+                f"requests, {_FEWEST} are needed): hits come in recall order until the next rebuild"
+            )
+    return None
 
 
 def evaluate_again(
     model: Model, config: RankerConfig, snapshot: IndexSnapshot, encoder: Encoder, sources: Sources, say: Say
 ) -> dict[str, Any]:
     """The report of a trained model on what was kept from its training, and on whatever was logged since."""
+    if model.members is None:
+        raise InputError(
+            f"Nothing to evaluate: model {model.id} has no ranking, because its log was too short to learn one from. "
+            "Rebuild with a longer log (`vitrine rebuild`), or name another model with --model."
+        )
     prepared = prepare(sources, snapshot, config, model.manifest["cuts"])
     tests = [item for item in prepared.requests if item[1] is Slice.TEST]
     recall = model.manifest["recall"]
@@ -146,6 +178,17 @@ def prepare(
     return Prepared(_thinned(parts, config.most_requests), found, where)
 
 
+def _fit_ranking(made: Material, config: RankerConfig, say: Say) -> Ranking | None:
+    """What ranks, measured; None where the log is too short for it."""
+    if lacking := shortfall(made.slices):
+        say(lacking)
+        return None
+    members = fit_members(made.slices, made.space.vectors, config, choose(config.device), say)
+    say("evaluate on the test slice")
+    test = made.slices[Slice.TEST]
+    return Ranking(members, evaluate.report(members, test, made.space.vectors, config.positive_grade))
+
+
 def _learnt(fitted: Sequence[Example]) -> list[str]:
     """The kinds of request the members were fitted on: by `query`, by `user`."""
     counts = Counter(kind_of(example.context) for example in fitted)
@@ -158,13 +201,15 @@ def _answered(fitted: Sequence[Example]) -> list[str]:
     return sorted(kinds - {kind_of(example.context) for example in fitted if not example.answered})
 
 
-def _check_lengths(slices: Mapping[Slice, list[Example]]) -> None:
-    for part in (Slice.MEMBERS, Slice.CALIBRATE, Slice.VALIDATE, Slice.TEST):
-        if len(slices[part]) < _FEWEST:
-            raise InputError(
-                f"Cannot train: the slice {part.name.lower()} has {len(slices[part])} requests with something wanted, "
-                f"{_FEWEST} are needed. Set ranker.events or ranker.judgments to a longer log, or wait for more events."
-            )
+def _check_known(sources: Sources, row_of: Mapping[str, int]) -> None:
+    """A log of other products than the catalogue's is a mistake, not a short log."""
+    named = [table["product_id"] for table in sources if table is not None]
+    total = sum(map(len, named))
+    if total >= _FEWEST and not any(product in row_of for products in named for product in products):
+        raise InputError(
+            f"Cannot train: of {total:,} events and judgments none names a product of the catalogue. Set "
+            "ranker.events, ranker.judgments and indexer.catalogue to tables of one shop, with the same product ids."
+        )
 
 
 def _thinned(parts: list[tuple[Request, Slice]], most: int) -> list[tuple[Request, Slice]]:

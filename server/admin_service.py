@@ -35,7 +35,7 @@ class AdminService(admin_service_pb2_grpc.AdminServiceServicer):  # type: ignore
             index_kind=entry["kind"],
             index_recall=entry["recall_at_100"],
             encoder_backend=state.encoder.backend,
-            fusion=state.model.members.fusion.kind,
+            fusion=state.model.manifest["fusion"],
             filter_columns=dict(state.columns),
             vector_dimensions=state.encoder.dimensions,
             user_vector_dimensions=int(state.model.space.projection.shape[0]),

@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import json
 import logging
-import time
 from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
@@ -12,7 +11,6 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from indexer.build import build_index
 from indexer.dumps.registry import FORMATS, write
@@ -21,17 +19,17 @@ from indexer.sample.shop import make_shop
 from indexer.snapshot import IndexSnapshot, open_latest
 from indexer.store import Store
 from indexer.tuned import newest_encoder
-from ranker.model import REPORT, load_model
+from ranker.model import load_model, stored_report
 from ranker.report import write_report
 from ranker.train import evaluate_again, train
 from ranker.train_encoder import tune_encoder
 from server import app, tables
 from server.config import Settings, load_settings
 from server.encoder import fitting_encoder
+from server.progress import Bar, Say, errors
 from server.rebuild import JobLog, read_sources, rebuild
 from server.release import Releases
 
-errors = Console(stderr=True)
 out = Console()
 
 Config = Annotated[Path, typer.Option("--config", "-c", help="The configuration file.", envvar="VITRINE_CONFIG")]
@@ -86,7 +84,7 @@ def index_build(path: Config = DEFAULT) -> None:
     """Build and publish an index of the configured catalogue; the live release is not touched."""
     settings = load_settings(path)
     store = Store(settings.store)
-    with store.locked("rebuild"), _Bar() as bar:
+    with store.locked("rebuild"), Bar() as bar:
         encoder = newest_encoder(store, settings.indexer)
         name = build_index(store, settings.indexer, encoder, bar.advance)
     tables.built(out, store.manifest("indexes", name))
@@ -130,12 +128,12 @@ def train_part(
 def _train_model(store: Store, settings: Settings) -> None:
     snapshot = open_latest(store, settings.indexer)
     encoder = fitting_encoder(store, snapshot.manifest, settings.indexer)
-    name = train(store, settings.ranker, settings.indexer, snapshot, encoder, read_sources(settings), _Say())
-    tables.report(out, _stored_report(store, name), f"model {name}")
+    name = train(store, settings.ranker, settings.indexer, snapshot, encoder, read_sources(settings), Say())
+    _show_report(store, name, f"model {name}")
 
 
 def _train_encoder(store: Store, settings: Settings) -> None:
-    name = tune_encoder(store, settings.ranker, settings.indexer, read_sources(settings), _Say())
+    name = tune_encoder(store, settings.ranker, settings.indexer, read_sources(settings), Say())
     seconds = store.manifest("encoders", name)["seconds"]
     out.print(f"Encoder {name}, tuned in {seconds:.1f} s.", highlight=False, soft_wrap=True)
     if settings.indexer.tuned:
@@ -159,7 +157,7 @@ def evaluate(
     snapshot = IndexSnapshot(store, store.manifest("models", name)["index"], settings.indexer)
     opened = load_model(store, name, snapshot, settings.indexer)
     encoder = fitting_encoder(store, snapshot.manifest, settings.indexer)
-    report = evaluate_again(opened, settings.ranker, snapshot, encoder, read_sources(settings), _Say())
+    report = evaluate_again(opened, settings.ranker, snapshot, encoder, read_sources(settings), Say())
     page = page or settings.store / "reports" / f"{name}.html"
     write_report(report, page, f"Evaluation of model {name}")
     _print_json(report) if as_json else tables.report(out, report, f"model {name}")
@@ -215,6 +213,9 @@ def rebuild_all(
     quiet: Annotated[bool, typer.Option("--quiet", help="Only the JSON log, for cron.")] = False,
     log: Annotated[Path | None, typer.Option(help="Append the JSON log to this file, not to standard error.")] = None,
     tune: Annotated[bool, typer.Option("--tune", help="First tune the encoder on the log.")] = False,
+    unranked: Annotated[
+        bool, typer.Option("--unranked", help="Go live even if the log got too short to learn a ranking from.")
+    ] = False,
     path: Config = DEFAULT,
 ) -> None:
     """The offline job: build, train, evaluate, release, promote. A failure at any step leaves the live release.
@@ -225,10 +226,10 @@ def rebuild_all(
     settings = load_settings(path)
     with contextlib.ExitStack() as open_things:
         stream = None if log is None else open_things.enter_context(log.open("a", encoding="utf-8"))
-        bar = open_things.enter_context(_Bar(disable=quiet))
-        made = rebuild(settings, JobLog(stream), bar.advance, _Say(quiet), note, tune=tune)
+        bar = open_things.enter_context(Bar(disable=quiet))
+        made = rebuild(settings, JobLog(stream), bar.advance, Say(quiet), note, tune=tune, unranked=unranked)
     if not quiet:
-        tables.report(out, _stored_report(Store(settings.store), made.model), f"release {made.number}")
+        _show_report(Store(settings.store), made.model, f"release {made.number}")
 
 
 def serve(
@@ -254,44 +255,14 @@ def config_show(path: Config = DEFAULT, as_json: AsJson = False) -> None:
         tables.settings(out, settings, Settings.model_validate({}))
 
 
-def _stored_report(store: Store, model: str) -> dict[str, Any]:
-    report: dict[str, Any] = json.loads((store.path("models", model) / REPORT / "report.json").read_text())
-    return report
+def _show_report(store: Store, model: str, title: str) -> None:
+    report = stored_report(store, model)
+    if report is None:
+        reason = store.manifest("models", model)["unranked"]
+        out.print(f"{title} has no ranking: {reason}.", highlight=False, soft_wrap=True)
+    else:
+        tables.report(out, report, title)
 
 
 def _print_json(content: Any) -> None:
     print(json.dumps(content, indent=2, ensure_ascii=False, default=str))
-
-
-class _Bar:
-    """The build's progress on standard error."""
-
-    def __init__(self, disable: bool = False) -> None:
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        self._progress = Progress(*columns, console=errors, disable=disable)
-        self._tasks: dict[str, TaskID] = {}
-
-    def __enter__(self) -> "_Bar":
-        self._progress.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._progress.stop()
-
-    def advance(self, stage: str, done: int, total: int) -> None:
-        """See `indexer.build.Progress`."""
-        if stage not in self._tasks:
-            self._tasks[stage] = self._progress.add_task(stage, total=total)
-        self._progress.advance(self._tasks[stage], done)
-
-
-class _Say:
-    """The training's progress on standard error, each line with the seconds since the start."""
-
-    def __init__(self, quiet: bool = False) -> None:
-        self._start = time.monotonic()
-        self._quiet = quiet
-
-    def __call__(self, line: str) -> None:
-        if not self._quiet:
-            errors.print(f"[dim]{time.monotonic() - self._start:6.1f} s[/] {line}", highlight=False)

@@ -209,9 +209,12 @@ def _unranked(stage: str, reason: str) -> _Plan:
 def _scores(state: State, plans: Sequence[_Plan], lists: Sequence[Scorable | None]) -> list[Scores | None]:
     """The scores of each list that is ranked: one pass for those that the network ranks, one for those it does not."""
     scores: list[Scores | None] = [None] * len(lists)
+    members = state.model.members
+    if members is None:
+        return scores
     for network in (True, False):
         mine = {i: item for i, item in enumerate(lists) if item is not None and plans[i].network is network}
-        made = state.model.members.score(list(mine.values()), state.model.space.vectors, skip_network=not network)
+        made = members.score(list(mine.values()), state.model.space.vectors, skip_network=not network)
         for i, each in zip(mine, made, strict=True):
             scores[i] = each
     return scores
@@ -231,9 +234,9 @@ def _page(
     fused, network = (found.scores, None) if scores is None else scores
     places = np.argsort(-fused, kind="stable")[ask.offset : ask.offset + ask.size]
     sources = _sources(found, found.rows[places])
-    trees = None
-    if ranked is not None and len(places):
-        trees = state.model.members.tree_scores(ranked.features[places])
+    members, trees = state.model.members, None
+    if members is not None and ranked is not None and len(places):
+        trees = members.tree_scores(ranked.features[places])
     hits = [
         Hit(
             row=int(found.rows[place]),

@@ -13,7 +13,7 @@ from indexer.store import Store
 from indexer.tuned import newest_encoder
 from ranker.journal import read_log
 from ranker.log import Sources
-from ranker.model import REPORT
+from ranker.model import stored_report
 from ranker.train import train
 from ranker.train_encoder import tune_encoder
 from server.config import Settings
@@ -56,11 +56,19 @@ class JobLog:
 
 
 def rebuild(
-    settings: Settings, log: JobLog, progress: Progress, say: Callable[[str], None], note: str, *, tune: bool = False
+    settings: Settings,
+    log: JobLog,
+    progress: Progress,
+    say: Callable[[str], None],
+    note: str,
+    *,
+    tune: bool = False,
+    unranked: bool = False,
 ) -> Release:
     """Read the latest catalogue and log, and bring a new release live. Raises `LockedError` while another run works.
 
-    With `tune`, the encoder is first tuned on the log.
+    With `tune`, the encoder is first tuned on the log. Only with `unranked` may a model that a too short log left
+    without a ranking follow one that ranks; else `GateError`, and no release is made.
     """
     store = Store(settings.store)
     releases = Releases(store)
@@ -74,8 +82,9 @@ def rebuild(
         model = log.step(
             "train", lambda: train(store, settings.ranker, settings.indexer, snapshot, encoder, sources, say)
         )
-        report = json.loads((store.path("models", model) / REPORT / "report.json").read_text())
-        log.write("evaluate", "done", requests=report["requests"], chosen=report["chosen"], table=_short(report))
+        _log_figures(log, store, model)
+        if not unranked:
+            log.step("gate", lambda: releases.check_ranked(model))
         release = log.step("release", lambda: releases.create(index, model, note, settings.indexer))
         log.step("promote", lambda: releases.promote(release.number))
         log.write("rebuild", "done", release=release.number, index=index, model=model)
@@ -89,6 +98,14 @@ def read_sources(settings: Settings) -> Sources:
         read_log(settings.ranker.events, settings.store),
         None if judgments is None else read_judgments(judgments),
     )
+
+
+def _log_figures(log: JobLog, store: Store, model: str) -> None:
+    report = stored_report(store, model)
+    if report is None:
+        log.write("evaluate", "skipped", reason=store.manifest("models", model)["unranked"])
+    else:
+        log.write("evaluate", "done", requests=report["requests"], chosen=report["chosen"], table=_short(report))
 
 
 def _short(report: dict[str, Any]) -> dict[str, float]:

@@ -11,7 +11,7 @@ from indexer.config import IndexerConfig
 from indexer.errors import SnapshotError, VitrineError
 from indexer.snapshot import IndexSnapshot
 from indexer.store import Store, replace_text
-from ranker.model import REPORT, load_model
+from ranker.model import load_model, stored_report
 
 _CURRENT = "CURRENT"
 # Least recall@100 against exact search an index may go live with.
@@ -26,7 +26,7 @@ class GateError(VitrineError):
 
 @dataclass(frozen=True)
 class Release:
-    """A numbered pair; `gate` says what was checked."""
+    """A numbered pair; `gate` says what was checked. Its `ndcg` is None where the model has no ranking."""
 
     number: int
     index: str
@@ -48,6 +48,18 @@ class Releases:
         gate = self._gate(index, model, config)
         with self._store.locked("release"):
             return self._numbered(index, model, note, gate)
+
+    def check_ranked(self, model: str) -> None:
+        """Raise `GateError` where a model without a ranking would follow a live one that ranks."""
+        live = self.current()
+        if live is None or live.gate["ndcg"] is None or stored_report(self._store, model) is not None:
+            return
+        reason = self._store.manifest("models", model)["unranked"]
+        raise GateError(
+            f"Release {live.number} stays live, because it ranks and model {model} would not: {reason}. Was a part of "
+            "the log lost? Look at ranker.events, ranker.judgments and the store's journal. If it is meant: "
+            "`vitrine rebuild --unranked`."
+        )
 
     def _numbered(self, index: str, model: str, note: str, gate: Mapping[str, Any]) -> Release:
         number = max((release.number for release in self.list()), default=0) + 1
@@ -107,8 +119,8 @@ class Releases:
                 f"Index {index} has recall@100 {recall:.3f}, less than {LEAST_RECALL}. Raise indexer.ef_search or "
                 "indexer.nprobe, or choose another indexer.index."
             )
-        report = json.loads((self._store.path("models", model) / REPORT / "report.json").read_text())
-        return {"checksums": "ok", "recall_at_100": recall, "ndcg": _headline(report)}
+        report = stored_report(self._store, model)
+        return {"checksums": "ok", "recall_at_100": recall, "ndcg": None if report is None else _headline(report)}
 
 
 def _headline(report: Mapping[str, Any]) -> float:

@@ -69,7 +69,8 @@ def releases(console: Console, listed: Sequence[Release], live: Release | None) 
     for release in listed:
         mark = "live" if live and live.number == release.number else ""
         made = time.strftime("%Y-%m-%d %H:%M", time.localtime(release.time))
-        figures = (f"{release.gate['recall_at_100']:.4f}", f"{release.gate['ndcg']:.4f}")
+        ndcg = release.gate["ndcg"]
+        figures = (f"{release.gate['recall_at_100']:.4f}", "unranked" if ndcg is None else f"{ndcg:.4f}")
         table.add_row(mark, str(release.number), release.index, release.model, *figures, made, escape(release.note))
     console.print(table)
 

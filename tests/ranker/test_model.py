@@ -20,6 +20,7 @@ from ranker import features
 from ranker.behaviour import Behaviour
 from ranker.fusion import KINDS, by_rank
 from ranker.history import CLICK, EMPTY, VIEW, History
+from ranker.log import Sources
 from ranker.model import Members, Model, load_model, stacked_features
 from ranker.scoring import Scorable
 
@@ -90,7 +91,7 @@ def test_without_the_network_every_fusion_still_ranks(shop: Any, lists: list[Sco
     alone = members.score(lists, shop.model.space.vectors, skip_network=True)
     assert [len(each.fused) for each in alone] == [30, 1, 50]
     assert all(each.network is None and np.isfinite(each.fused).all() for each in alone)
-    assert np.ptp(alone[0].fused) > 0
+    assert any(np.ptp(each.fused) > 0 for each in alone)
     hidden = np.full(30, np.nan)
     expected = members.tree_scores(lists[0].features)
     if kind == "stacking":
@@ -238,6 +239,20 @@ def test_another_feature_schema_is_refused(shop: Any, monkeypatch: pytest.Monkey
         shop.load(shop.model.id)
     for name in (shop.model.id, trained, features.fingerprint(), told, "vitrine train"):
         assert name in str(refused.value)
+
+
+def test_a_model_without_members_reads_no_features(shop: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It fits whatever columns the program makes, but its vectors are still of one index and one encoder."""
+    name = shop.train(sources=Sources(None, None))
+    monkeypatch.setattr(features, "NAMES", (*features.NAMES, "moon_phase"))
+    model = shop.load(name)
+    assert model.members is None
+    context = model.space.context(NOW, EMPTY, "boot", shop.encoder.encode(["boot"])[0])
+    assert len(model.retrieval.recall(context, Behaviour(len(shop.snapshot))).rows) == 50
+    store = Store(tmp_path)
+    build_index(store, shop.indexing, shop.encoder, lambda *_: None)
+    with pytest.raises(SnapshotError, match=shop.snapshot.id):
+        load_model(shop.store, name, open_latest(store, shop.indexing), shop.indexing)
 
 
 def test_schema_lists_the_columns(shop: Any) -> None:

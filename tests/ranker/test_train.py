@@ -260,25 +260,6 @@ def test_what_happens_later_does_not_change_what_is_fitted(
             np.testing.assert_array_equal(one.features, other.features)
 
 
-@pytest.mark.parametrize("rows", [0, 2_000])
-def test_too_little_is_an_input_error(shop: Shop, rows: int) -> None:
-    before = shop.store.ids("models")
-    with pytest.raises(InputError, match=r"slice members has \d+ requests .* 20 are needed\. Set ranker\.events"):
-        shop.train(sources=Sources(shop.dump.events.head(rows), None))
-    assert shop.store.ids("models") == before
-
-
-def test_nothing_at_all_is_an_input_error(shop: Shop) -> None:
-    with pytest.raises(InputError, match="Cannot train"):
-        shop.train(sources=Sources(None, None))
-
-
-def test_a_log_of_unknown_products_is_an_input_error(shop: Shop) -> None:
-    strangers = shop.dump.events.with_columns(product_id=pl.lit("?"))
-    with pytest.raises(InputError, match="Cannot train"):
-        shop.train(sources=Sources(strangers, None))
-
-
 def test_a_log_without_impressions(shop: Shop) -> None:
     """Only purchases and clicks, as a shop's order table has them: the lists are drawn from recall."""
     taken = shop.dump.events.filter(pl.col("event_type") != "impression").select(

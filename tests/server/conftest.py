@@ -12,6 +12,7 @@ sys.path.append(str(Path(__file__).parent))
 
 from harness import Loop, Running, Trained, copied, hash_encoder, make_trained
 
+from indexer.canonical import Dump
 from indexer.sample.shop import make_shop
 from server.live import EncoderFor
 
@@ -29,6 +30,13 @@ def _one_thread() -> Iterator[None]:
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
     """A shop of 600 products and 1,500 sessions with its live release. Nothing may write into its store."""
     return make_trained(make_shop(600, sessions=1_500, seed=0), tmp_path_factory.mktemp("shop"), hash_encoder())
+
+
+@pytest.fixture(scope="session")
+def unlogged(tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    """A shop of 200 products that nobody has visited yet, with its live release. Nothing may write into its store."""
+    dump = Dump(make_shop(200, sessions=1, seed=0).products)
+    return make_trained(dump, tmp_path_factory.mktemp("unlogged"), hash_encoder(), events=None)
 
 
 @pytest.fixture(scope="session")

@@ -17,6 +17,7 @@ from indexer.store import Store
 from server import commands
 from server import rebuild as job
 from server.cli import app
+from server.release import GateError
 
 Run = Callable[..., Result]
 
@@ -174,6 +175,30 @@ def test_the_whole_job_and_its_log(run: Run, tmp_path: Path) -> None:
     assert loud.exit_code == 0
     assert "release 4: test slice" in loud.output
     assert sum(line.startswith("{") and bool(json.loads(line)) for line in loud.stderr.splitlines()) == len(steps)
+
+
+def test_without_a_log_the_commands_say_what_is_missing(run: Run, trained: Trained, tmp_path: Path) -> None:
+    path = tmp_path / "vitrine.toml"
+    path.write_text(path.read_text().replace(f'events = "{trained.settings.ranker.events}"\n', ""))
+    missing = (
+        "has no ranking: the log is too short to learn a ranking from (slice members has 0 requests, 20 are needed): "
+        "hits come in recall order until the next rebuild."
+    )
+    taught = run("train")
+    assert taught.exit_code == 0, taught.exception
+    assert taught.stdout.startswith("model ")
+    assert taught.stdout.endswith(f" {missing}\n")
+    nothing = run("evaluate")
+    assert isinstance(nothing.exception, InputError)
+    assert "Nothing to evaluate: model " in str(nothing.exception)
+    refused = run("rebuild", "--quiet")
+    assert isinstance(refused.exception, GateError)
+    assert refused.exception.exit_code == 6
+    meant = run("rebuild", "--unranked")
+    assert (meant.exit_code, meant.stdout) == (0, f"release 2 {missing}\n")
+    assert "unranked" in run("release", "list").output
+    listed = json.loads(run("release", "list", "--json").output)
+    assert (listed["live"], [r["gate"]["ndcg"] is None for r in listed["releases"]]) == (2, [False, True])
 
 
 def test_two_jobs_exclude_each_other(run: Run, trained: Trained, tmp_path: Path) -> None:

@@ -107,11 +107,12 @@ def sampled(trained: Trained, count: int) -> list[Request]:
 
 def replayed(trained: Trained, requests: list[Request], stages: list[Stage]) -> list[Example]:
     """The training's own examples of these requests, with what training read at each moment."""
-    events, behaviour = folding(trained.prepared.engagements), Behaviour(len(load(trained).snapshot))
+    snapshot = load(trained).snapshot
+    events, behaviour = folding(trained.prepared.engagements), Behaviour(len(snapshot))
     parts = [(request, Slice.TEST) for request in requests]
 
     def embed(query: str) -> np.ndarray:
-        return trained.encoder.encode([query])[0]
+        return trained.encoder.encode([snapshot.lexical.mended(query)])[0]
 
     return [example for _, example in replay(parts, events, behaviour, stages, trained.space, embed)]
 

@@ -12,6 +12,7 @@ from harness import Trained, copied
 from indexer import tuned
 from indexer.errors import InputError, LockedError
 from ranker.journal import FILE, Entry, Journal
+from ranker.log import Sources
 from server import rebuild as job
 from server.release import GateError, Release, Releases
 
@@ -36,9 +37,9 @@ def mine(trained: Trained, tmp_path: Path) -> Trained:
 def run(mine: Trained, monkeypatch: pytest.MonkeyPatch) -> Callable[[], tuple[Release, list[dict[str, Any]]]]:
     monkeypatch.setattr(tuned, "load_encoder", lambda *_: mine.encoder)
 
-    def rebuild(stream: io.StringIO | None = None) -> tuple[Release, list[dict[str, Any]]]:
+    def rebuild(stream: io.StringIO | None = None, **options: bool) -> tuple[Release, list[dict[str, Any]]]:
         stream = stream or io.StringIO()
-        made = job.rebuild(mine.settings, job.JobLog(stream), lambda *_: None, lambda _: None, "again")
+        made = job.rebuild(mine.settings, job.JobLog(stream), lambda *_: None, lambda _: None, "again", **options)
         return made, lines(stream)
 
     return rebuild
@@ -100,6 +101,25 @@ def test_a_model_the_gate_refuses_does_not_go_live(
     live = Releases(mine.store).current()
     assert live is not None
     assert live.number == 1
+
+
+def test_a_lost_log_does_not_take_the_ranking_away(
+    mine: Trained, run: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Unless it is meant. Refused, no release is made: `rollback` must not find one that was never live."""
+    monkeypatch.setattr(job, "read_sources", lambda _: Sources(None, None))
+    releases, stream = Releases(mine.store), io.StringIO()
+    with pytest.raises(GateError, match=r"Release 1 stays live.*slice members has 0.*`vitrine rebuild --unranked`"):
+        run(stream)
+    assert (lines(stream)[-1]["step"], lines(stream)[-1]["state"]) == ("gate", "failed")
+    assert releases.list() == [releases.current()] == [mine.release]
+    made, told = run(unranked=True)
+    (figures,) = (line for line in told if line["step"] == "evaluate")
+    assert (figures["state"], "hits come in recall order" in figures["reason"]) == ("skipped", True)
+    assert (made.number, made.gate["ndcg"]) == (2, None)
+    # Nothing is taken away by the next one.
+    assert run()[0].number == 3
+    assert releases.rollback() == made
 
 
 def test_the_journal_is_learnt_from(mine: Trained) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from harness import Trained, copied
+from harness import Trained, adopted, copied
 
 from indexer.errors import SnapshotError
 from indexer.store import write_json
@@ -92,6 +92,23 @@ def test_what_the_gate_found_is_kept(releases: Releases, mine: Trained) -> None:
     report = json.loads((mine.store.path("models", mine.release.model) / "report" / "report.json").read_text())
     chosen = next(row for row in report["table"] if row["scorer"] == report["chosen"])
     assert gate["ndcg"] == chosen["metrics"]["ndcg@10"]["mean"]
+
+
+def test_a_model_without_a_ranking_is_refused_only_after_one_that_ranks(
+    unlogged: Trained, trained: Trained, tmp_path: Path
+) -> None:
+    mine = copied(unlogged, tmp_path)
+    releases = Releases(mine.store)
+    assert create(releases, mine).gate == {"checksums": "ok", "recall_at_100": 1.0, "ndcg": None}
+    releases.check_ranked(mine.release.model)
+    ranked = adopted(mine, trained)
+    releases.check_ranked(ranked.model)
+    releases.promote(ranked.number)
+    releases.check_ranked(ranked.model)
+    with pytest.raises(GateError, match=rf"Release {ranked.number} stays live, .*model {mine.release.model} would not"):
+        releases.check_ranked(mine.release.model)
+    # Whoever promotes by hand means it.
+    assert releases.promote(mine.release.number) == mine.release
 
 
 @pytest.mark.parametrize("file", ["vectors.npy", "products.arrow"])

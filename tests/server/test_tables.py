@@ -59,6 +59,12 @@ def test_the_live_release_is_marked_and_a_note_is_no_markup(console: Console) ->
     assert "0.4321" in lines[0]
 
 
+def test_a_release_without_a_ranking_says_so(console: Console) -> None:
+    made = Release(1, "i", "m", "", 1_700_000_000.0, {"recall_at_100": 1.0, "ndcg": None})
+    tables.releases(console, [made], made)
+    assert "unranked" in console.export_text()
+
+
 def stored_report(trained: Trained) -> dict[str, Any]:
     path = trained.store.path("models", trained.release.model) / REPORT / "report.json"
     report: dict[str, Any] = json.loads(path.read_text())
