@@ -1,8 +1,9 @@
-"""The encoder compiled by OpenVINO for the CPU: bfloat16 where the processor has it, else float32."""
+"""The encoder as OpenVINO's graph, kept on disk, and compiled for the CPU: bfloat16 where it has that, else float32."""
 
 import os
 import threading
 import warnings
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,27 +28,41 @@ class _Traced(torch.nn.Module):
         return torch.nn.functional.normalize(self.model(features)["sentence_embedding"], dim=1)
 
 
+def converted(model: torch.nn.Module, tokeniser: Tokeniser) -> Any:
+    """The graph (`openvino.Model`) of a sentence-transformers model; tracing it takes seconds."""
+    import openvino
+
+    example = torch.ones((2, 8), dtype=torch.int64)
+    with warnings.catch_warnings():
+        # Tracing warns of Python conditions on shapes; the agreement check is the judge of the result.
+        warnings.simplefilter("ignore")
+        return openvino.convert_model(
+            _Traced(model, "token_type_ids" in tokeniser.inputs).eval(),
+            example_input={"input_ids": example, "attention_mask": example},
+        )
+
+
+def save_graph(graph: Any, path: Path) -> None:
+    """Write a graph as it is, weights in float32 beside it."""
+    import openvino
+
+    openvino.save_model(graph, path, compress_to_fp16=False)
+
+
 class CompiledForward:
     """A compiled `Forward`. Each thread has its own inference request, since one request serves one call at a time."""
 
-    def __init__(self, model: torch.nn.Module, tokeniser: Tokeniser, threads: int) -> None:
+    def __init__(self, graph: Any, threads: int) -> None:
+        """`graph` is what `converted` made, or the path of one that `save_graph` wrote."""
         import openvino
 
-        example = torch.ones((2, 8), dtype=torch.int64)
-        with warnings.catch_warnings():
-            # Tracing warns of Python conditions on shapes; the agreement check is the judge of the result.
-            warnings.simplefilter("ignore")
-            traced = openvino.convert_model(
-                _Traced(model, "token_type_ids" in tokeniser.inputs).eval(),
-                example_input={"input_ids": example, "attention_mask": example},
-            )
         options = {
             "PERFORMANCE_HINT": "LATENCY",
             "INFERENCE_NUM_THREADS": threads or os.cpu_count() or 1,
             # With pinning, several processes sit on the same cores.
             "ENABLE_CPU_PINNING": False,
         }
-        self._compiled: Any = openvino.Core().compile_model(traced, "CPU", options)
+        self._compiled: Any = openvino.Core().compile_model(graph, "CPU", options)
         self._local = threading.local()
 
     def __call__(self, input_ids: np.ndarray, attention_mask: np.ndarray) -> Floats:

@@ -3,49 +3,32 @@
 import copy
 import hashlib
 import importlib.util
-import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from sentence_transformers import SentenceTransformer
 
+from indexer.agreement import Forward, agreeing, probe_batches
 from indexer.arrays import Floats
-from indexer.compiled import CompiledForward
+from indexer.compiled import CompiledForward, converted
 from indexer.config import IndexerConfig
 from indexer.device import choose
 from indexer.errors import ConfigError
+from indexer.kept import keep, open_kept
 from indexer.text import normalise
 from indexer.tokenise import Tokeniser
 
-logger = logging.getLogger(__name__)
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
 
-# The least cosine between compiled and float32 vectors of the probe texts below which the compiled model is not used.
-AGREEMENT = 0.999
 _BATCH = 32
 # The files of a model folder that decide a vector: weights, tokeniser, greatest length and the modules after the model.
 _DECISIVE = (
     *("modules.json", "config.json", "tokenizer.json", "vocab.txt", "sentence_bert_config.json", "*.model"),
     *("*.safetensors", "pytorch_model*.bin", "*/config.json", "*/*.safetensors", "*/pytorch_model*.bin"),
 )
-_PROBE = (
-    "red dress",
-    "3/4 in. x 10 ft. galvanized steel pipe",
-    "Nordic Waterproof Hiking Boots, Brown, Size 42",
-    "usb-c charger 65w",
-    "防水登山靴 棕色 42码",
-    "wireless noise cancelling headphones with microphone and carrying case, black, 30 hours of battery",
-    "a",
-    "SET OF 3 CAKE TINS PANTRY DESIGN",
-)
-
-
-class Forward(Protocol):
-    """One padded batch, int64 [texts, tokens] twice, to unit vectors float32 [texts, dimensions]."""
-
-    def __call__(self, input_ids: np.ndarray, attention_mask: np.ndarray) -> Floats: ...
 
 
 class Encoder:
@@ -89,24 +72,44 @@ class Encoder:
         return vectors
 
 
-def load_encoder(config: IndexerConfig, tuned: Mapping[str, Any] | None = None) -> Encoder:
-    """The configured model on the configured device. Raises `ConfigError` where it cannot be found."""
+def load_encoder(config: IndexerConfig, tuned: Mapping[str, Any] | None = None, kept: Path | None = None) -> Encoder:
+    """The configured model on the configured device. Raises `ConfigError` where it cannot be found.
+
+    What was compiled for the CPU is left in `kept`, by fingerprint, and found there the next time.
+    """
     path = resolve(config.encoder)
     device = choose(config.device)
+    name = fingerprint(path)
+    compiles = device.type == "cpu" and config.backend in ("auto", "openvino")
+    folder = kept / name if kept and compiles else None
+    if folder and (opened := open_kept(folder, config.threads)):
+        return Encoder(config.encoder, name, opened.tokeniser, opened.forward, opened.dimensions, "openvino", tuned)
     model = load_sentence_transformer(path, device)
-    tokeniser = Tokeniser(model.tokenizer, model.max_seq_length or 512)
+    tokeniser = Tokeniser.of(model.tokenizer, model.max_seq_length or 512)
     exact = _torch_forward(model, tokeniser, device)
-    forward, backend = exact, "torch-float32"
+    batches = probe_batches(tokeniser)
+    reference = [exact(*batch) for batch in batches]
+    forward, backend = None, "torch-float32"
     if device.type == "cuda":
-        forward, backend = _agreeing(lambda: _half_forward(model, tokeniser, device), exact, tokeniser, "torch-float16")
-    elif config.backend in ("auto", "openvino"):
-        forward, backend = _agreeing(
-            lambda: CompiledForward(model, tokeniser, config.threads), exact, tokeniser, "openvino"
+        backend = "torch-float16"
+        forward = agreeing(lambda: _half_forward(model, tokeniser, device), batches, reference, backend)
+    elif compiles:
+        backend = "openvino"
+        forward = agreeing(
+            lambda: _compiled(model, tokeniser, config.threads, folder, reference), batches, reference, backend
         )
+    if forward is None:
+        forward, backend = exact, "torch-float32"
     if config.backend == "openvino" and backend != "openvino":
         raise ConfigError('indexer.backend = "openvino" cannot be used: see the warning above. Set it to "auto".')
-    dimensions = exact(*tokeniser.pad(tokeniser(_PROBE[:1]))).shape[1]
-    return Encoder(config.encoder, fingerprint(path), tokeniser, forward, dimensions, backend, tuned)
+    return Encoder(config.encoder, name, tokeniser, forward, reference[0].shape[1], backend, tuned)
+
+
+def _compiled(
+    model: "SentenceTransformer", tokeniser: Tokeniser, threads: int, folder: Path | None, reference: Sequence[Floats]
+) -> Forward:
+    graph = converted(model, tokeniser)
+    return CompiledForward(keep(folder, graph, tokeniser, reference) if folder else graph, threads)
 
 
 def resolve(name: str) -> Path:
@@ -139,20 +142,23 @@ def fingerprint(path: Path) -> str:
     return digest.hexdigest()[:16]
 
 
-def load_sentence_transformer(path: Path, device: torch.device) -> SentenceTransformer:
+def load_sentence_transformer(path: Path, device: torch.device) -> "SentenceTransformer":
     """The model of a folder. Raises `ConfigError` where it holds none."""
+    # Its import takes two seconds, which a server that finds its encoder compiled need not spend.
+    from sentence_transformers import SentenceTransformer
+
     try:
         return SentenceTransformer(str(path), device=str(device)).eval()
     except (OSError, ValueError) as error:
         raise ConfigError(f"indexer.encoder: {path} does not hold a sentence-transformers model: {error}") from error
 
 
-def _half_forward(model: SentenceTransformer, tokeniser: Tokeniser, device: torch.device) -> Forward:
+def _half_forward(model: "SentenceTransformer", tokeniser: Tokeniser, device: torch.device) -> Forward:
     # `half` changes the model itself, which the reference still needs in float32.
     return _torch_forward(copy.deepcopy(model).half(), tokeniser, device)
 
 
-def _torch_forward(model: SentenceTransformer, tokeniser: Tokeniser, device: torch.device) -> Forward:
+def _torch_forward(model: "SentenceTransformer", tokeniser: Tokeniser, device: torch.device) -> Forward:
     def forward(input_ids: np.ndarray, attention_mask: np.ndarray) -> Floats:
         arrays = tokeniser.features(input_ids, attention_mask)
         features = {name: torch.from_numpy(array).to(device) for name, array in arrays.items()}
@@ -161,20 +167,3 @@ def _torch_forward(model: SentenceTransformer, tokeniser: Tokeniser, device: tor
         return np.asarray(vectors.cpu().numpy(), np.float32)
 
     return forward
-
-
-def _agreeing(make: Callable[[], Forward], exact: Forward, tokeniser: Tokeniser, backend: str) -> tuple[Forward, str]:
-    """The forward that `make` gives if its vectors agree with the exact ones, else the exact one, with a warning."""
-    rows = tokeniser([normalise(text) for text in _PROBE])
-    batches = [tokeniser.pad([row]) for row in rows] + [tokeniser.pad(rows)]
-    reference = [exact(*batch) for batch in batches]
-    try:
-        candidate = make()
-        cosines = np.concatenate([(a * candidate(*batch)).sum(1) for a, batch in zip(reference, batches, strict=True)])
-    except Exception as error:  # Whatever a compiler raises, the model itself still works.
-        logger.warning("The encoder runs in float32: %s could not be used (%s).", backend, error)
-        return exact, "torch-float32"
-    if not cosines.min() >= AGREEMENT:
-        logger.warning("The encoder runs in float32: %s agrees only to a cosine of %.5f.", backend, cosines.min())
-        return exact, "torch-float32"
-    return candidate, backend

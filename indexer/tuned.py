@@ -20,7 +20,7 @@ def newest_encoder(store: Store, config: IndexerConfig) -> Encoder:
         for name in reversed(store.ids("encoders")):
             if store.manifest("encoders", name)["base"] == base:
                 return _tuned(store, name, config)
-    return load_encoder(config)
+    return load_encoder(config, None, _kept(store))
 
 
 def encoder_of(store: Store, index: Mapping[str, Any], config: IndexerConfig) -> Encoder:
@@ -30,7 +30,7 @@ def encoder_of(store: Store, index: Mapping[str, Any], config: IndexerConfig) ->
     """
     tuned = index["encoder"].get("tuned")
     if not tuned:
-        return load_encoder(config)
+        return load_encoder(config, None, _kept(store))
     if tuned["id"] not in store.ids("encoders"):
         raise SnapshotError(
             f"Index {index['id']} was built with the tuned encoder {tuned['id']}, which {store.root / 'encoders'} does "
@@ -47,4 +47,10 @@ def model_folder(store: Store, name: str) -> Path:
 def _tuned(store: Store, name: str, config: IndexerConfig) -> Encoder:
     manifest = store.manifest("encoders", name)
     told = {key: manifest[key] for key in ("id", "queries_below", "events_before")}
-    return load_encoder(config.model_copy(update={"encoder": str(model_folder(store, name))}), told)
+    tuned = config.model_copy(update={"encoder": str(model_folder(store, name))})
+    return load_encoder(tuned, told, _kept(store))
+
+
+def _kept(store: Store) -> Path:
+    """Where compiled encoders are kept."""
+    return store.root / "compiled"

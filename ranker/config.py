@@ -42,6 +42,9 @@ class RankerConfig(Table):
         8, ge=1, description="Most passes of the DNN; it stops when a later slice no longer improves."
     )
     trees: int = Field(300, ge=1, description="Most trees; fewer where a later slice no longer improves.")
+    tree_patience: int = Field(
+        40, ge=0, description="Trees without a gain on the later slice after which no more are grown; 0: all are grown."
+    )
     leaves: int = Field(31, ge=2, description="Leaves of a tree.")
     most_requests: int = Field(20_000, ge=100, description="Requests taken from one slice of the log, spread evenly.")
     seed: int = Field(0, ge=0)

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from indexer.arrays import Doubles, Floats
-from ranker import features, ranked, trees
+from ranker import features, ranked
 from ranker.calibration import classification, reliability
 from ranker.examples import Example
 from ranker.fusion import KINDS, Fusion
@@ -45,7 +45,7 @@ def scores_of(members: Members, examples: Sequence[Example], space: Floats) -> d
     lengths = [len(e.rows) for e in examples]
     ends = np.cumsum(lengths)[:-1]
     fused = {kind: np.split(members.fused(kind, matrix, flat, lengths), ends) for kind in KINDS}
-    plain = np.split(trees.score(members.trees, matrix), ends)
+    plain = np.split(members.tree_scores(matrix), ends)
     return {"transformer": [_transformer(e) for e in examples], "network": network, "trees": plain, **fused}
 
 

@@ -78,7 +78,7 @@ def tune_encoder(store: Store, config: RankerConfig, indexing: IndexerConfig, so
 def _fit(
     model: SentenceTransformer, pools: Sequence[Pool], titles: Sequence[str], config: RankerConfig, say: Say
 ) -> None:
-    tokeniser = Tokeniser(model.tokenizer, _TOKENS)
+    tokeniser = Tokeniser.of(model.tokenizer, _TOKENS)
     title_tokens, anchor_tokens = tokeniser(titles), tokeniser([pool.anchor for pool in pools])
     hard = _hard_negatives(pools, titles, config.seed)
     scale = torch.nn.Parameter(torch.tensor(np.log(20.0), dtype=torch.float32, device=model.device))

@@ -65,8 +65,8 @@ def fit_trees(train: Rows, later: Rows, names: Sequence[str], config: RankerConf
         sets[0].set_position(places)
     objective = _POINTWISE if answered else _LISTWISE | {"label_gain": gains(levels).tolist()}
     parameters = _COMMON | objective | {"num_leaves": config.leaves, "seed": config.seed}
-    stop = lgb.early_stopping(40, verbose=False)
-    return lgb.train(parameters, sets[0], config.trees, valid_sets=[sets[1]], callbacks=[stop])
+    stop = [lgb.early_stopping(config.tree_patience, verbose=False)] if config.tree_patience else []
+    return lgb.train(parameters, sets[0], config.trees, valid_sets=[sets[1]], callbacks=stop)
 
 
 def _levels(grades: Array, levels: Array) -> Array:

@@ -8,7 +8,7 @@ import torch
 
 pytest.importorskip("openvino", reason="the compiled encoder is part of the cpu extra")
 
-from indexer.compiled import CompiledForward
+from indexer.compiled import CompiledForward, converted
 
 
 class MeanOfWords(torch.nn.Module):
@@ -29,7 +29,7 @@ class MeanOfWords(torch.nn.Module):
 def compiled(request: pytest.FixtureRequest) -> CompiledForward:
     inputs = ["input_ids", "attention_mask", *(["token_type_ids"] if request.param else [])]
     tokeniser: Any = SimpleNamespace(inputs=inputs)
-    return CompiledForward(MeanOfWords(), tokeniser, threads=1)
+    return CompiledForward(converted(MeanOfWords(), tokeniser), threads=1)
 
 
 def batch(rows: int, width: int) -> tuple[np.ndarray, np.ndarray]:

@@ -1,4 +1,3 @@
-import logging
 import shutil
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -13,10 +12,11 @@ import torch
 from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
 from indexer import encoder as module
+from indexer.agreement import AGREEMENT, PROBE
 from indexer.arrays import Floats
 from indexer.config import IndexerConfig
 from indexer.device import one_thread
-from indexer.encoder import AGREEMENT, Encoder, Forward, fingerprint, load_encoder, resolve
+from indexer.encoder import Encoder, fingerprint, load_encoder, resolve
 from indexer.errors import ConfigError
 
 TEXTS = [
@@ -64,7 +64,7 @@ def cosines(one: Floats, other: Floats) -> Floats:
 def test_the_compiled_model_agrees_on_texts_it_was_not_probed_with(exact: Encoder, compiled: Encoder) -> None:
     assert (exact.backend, compiled.backend) == ("torch-float32", "openvino")
     assert exact.fingerprint == compiled.fingerprint
-    assert not set(TEXTS) & set(module._PROBE)
+    assert not set(TEXTS) & set(PROBE)
     assert cosines(exact.encode(TEXTS), compiled.encode(TEXTS)).min() >= AGREEMENT
 
 
@@ -118,41 +118,19 @@ def words(input_ids: np.ndarray, attention_mask: np.ndarray) -> Floats:
     return np.asarray(vectors / np.linalg.norm(vectors, axis=1, keepdims=True))
 
 
-@pytest.mark.parametrize(
-    ("wrong", "warning"),
-    [
-        (lambda *batch: np.roll(words(*batch), 1, axis=1), "openvino agrees only to a cosine of 0."),
-        (lambda *batch: words(*batch) * np.nan, "openvino agrees only to a cosine of nan"),
-        (lambda *batch: words(*batch)[:, :3], "openvino could not be used"),
-    ],
-)
-def test_a_forward_that_disagrees_is_not_used(
-    wrong: Forward, warning: str, exact: Encoder, caplog: pytest.LogCaptureFixture
-) -> None:
-    assert module._agreeing(lambda: wrong, words, exact._tokeniser, "openvino") == (words, "torch-float32")
-    assert [record.levelno for record in caplog.records] == [logging.WARNING]
-    assert warning in caplog.text
-
-
-def test_a_forward_that_agrees_is_used(exact: Encoder, caplog: pytest.LogCaptureFixture) -> None:
-    close: Forward = lambda *batch: words(*batch) + np.float32(1e-4)  # noqa: E731
-    assert module._agreeing(lambda: close, words, exact._tokeniser, "openvino") == (close, "openvino")
-    assert caplog.records == []
-
-
 @pytest.mark.parametrize("error", [RuntimeError, ImportError, AttributeError, KeyError, AssertionError])
 def test_a_compiler_that_raises_leaves_float32(
     error: type[Exception], exact: Encoder, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def broken(*_: Any) -> Forward:
+    def broken(*_: Any) -> Any:
         raise error("no such instruction")
 
-    monkeypatch.setattr(module, "CompiledForward", broken)
+    monkeypatch.setattr(module, "converted", broken)
     monkeypatch.setattr(
         module, "load_sentence_transformer", lambda *_: SimpleNamespace(tokenizer=None, max_seq_length=256)
     )
     monkeypatch.setattr(module, "_torch_forward", lambda *_: words)
-    monkeypatch.setattr(module, "Tokeniser", lambda *_: exact._tokeniser)
+    monkeypatch.setattr(module.Tokeniser, "of", lambda *_: exact._tokeniser)
     monkeypatch.setattr(module, "fingerprint", lambda _: "same")
     assert load_encoder(IndexerConfig(device="cpu")).backend == "torch-float32"
     assert "openvino could not be used" in caplog.text

@@ -20,7 +20,7 @@ from indexer.tuned import encoder_of, model_folder, newest_encoder
 def _stub(monkeypatch: pytest.MonkeyPatch) -> None:
     """What would be loaded: the folder or name, and what it is told."""
     monkeypatch.setattr(
-        module, "load_encoder", lambda config, told=None: SimpleNamespace(name=config.encoder, tuned=told)
+        module, "load_encoder", lambda config, told=None, kept=None: SimpleNamespace(name=config.encoder, tuned=told)
     )
 
 

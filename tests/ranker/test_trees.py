@@ -58,6 +58,15 @@ def test_learns_the_order(config: RankerConfig) -> None:
     assert gain[SIGNAL] > 10 * gain[NOISE]
 
 
+def test_growing_ends_where_nothing_is_gained_unless_told_otherwise(config: RankerConfig) -> None:
+    train, later = lists(150, 0), lists(60, 1)._replace(grades=lists(60, 2).grades)
+    stopped, whole = (
+        fit_trees(train, later, NAMES, config.model_copy(update={"tree_patience": patience})) for patience in (5, 0)
+    )
+    assert stopped.best_iteration < 40
+    assert (whole.num_trees(), whole.best_iteration) == (40, 0)
+
+
 def test_grades_need_not_be_whole_numbers(config: RankerConfig) -> None:
     grades = (1.0, 1.33, 2.67, 3.0)
     test = lists(60, 2, grades)

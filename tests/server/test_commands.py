@@ -41,7 +41,9 @@ def run(trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ru
     (tmp_path / "vitrine.toml").write_text(content)
     monkeypatch.setenv("VITRINE_CONFIG", str(tmp_path / "vitrine.toml"))
     monkeypatch.setenv("COLUMNS", "300")
-    monkeypatch.setattr(tuned, "load_encoder", lambda _, of=None: hash_encoder(of["id"] if of else "hash", tuned=of))
+    monkeypatch.setattr(
+        tuned, "load_encoder", lambda _, of=None, kept=None: hash_encoder(of["id"] if of else "hash", tuned=of)
+    )
     for module in (commands, job):
         monkeypatch.setattr(module, "tune_encoder", published_encoder)
 
@@ -156,7 +158,7 @@ def test_an_encoder_that_is_not_to_be_used_is_told(run: Run, tmp_path: Path) -> 
 
 
 def test_another_encoder_than_the_indexs_is_refused(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tuned, "load_encoder", lambda _: hash_encoder("other"))
+    monkeypatch.setattr(tuned, "load_encoder", lambda *_: hash_encoder("other"))
     for words in (("train",), ("evaluate",)):
         result = run(*words)
         assert isinstance(result.exception, SnapshotError)
