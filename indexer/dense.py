@@ -57,9 +57,12 @@ class DenseIndex:
 
     @classmethod
     def load(cls, kind: str, folder: Path, vectors: Floats, config: IndexerConfig) -> "DenseIndex":
-        """Open what `save` wrote. Raises `SnapshotError` where it does not hold as many rows as `vectors`."""
+        """Open what `save` wrote, memory-mapped: processes that serve one index share it.
+
+        Raises `SnapshotError` where it does not hold as many rows as `vectors`.
+        """
         try:
-            index = faiss.read_index(str(folder / FILE))
+            index = faiss.read_index(str(folder / FILE), faiss.IO_FLAG_MMAP_IFC)
         except RuntimeError as error:
             raise SnapshotError(f"{folder / FILE} cannot be read: {error}. Build the index again.") from error
         if index.ntotal != len(vectors):

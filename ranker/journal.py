@@ -61,13 +61,16 @@ class Journal:
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._lock = threading.Lock()
-        self._connection = sqlite3.connect(path, check_same_thread=False, isolation_level=None, timeout=30.0)
+        self._lock, self._reading = threading.Lock(), threading.Lock()
+        self._connection = _connect(path)
         try:
             # SQLite does not wait while a file changes to WAL: of two processes that make it at once, one would fail.
             with path.with_name(f"{path.name}.lock").open("w") as lock:
                 fcntl.flock(lock, fcntl.LOCK_EX)
                 self._open(path)
+            # Reads go by a connection of their own: one that commits is busy until the disk has the data.
+            self._reader = _connect(path)
+            self._version = self._seen()
         except sqlite3.DatabaseError as error:
             self._connection.close()
             raise SnapshotError(
@@ -96,18 +99,24 @@ class Journal:
                 raise
         return written
 
+    def changed(self) -> bool:
+        """Whether anybody, in this process or another, has committed since this was last asked; takes microseconds."""
+        with self._reading:
+            before, self._version = self._version, self._seen()
+        return self._version != before
+
     def sequence(self) -> int:
         """The number of the last entry; 0 for an empty journal."""
-        with self._lock:
-            (last,) = self._connection.execute("SELECT COALESCE(MAX(sequence), 0) FROM events").fetchone()
+        with self._reading:
+            (last,) = self._reader.execute("SELECT COALESCE(MAX(sequence), 0) FROM events").fetchone()
         return int(last)
 
     def read(self, after: int = 0, up_to: int | None = None) -> pl.DataFrame:
         """Canonical events after one sequence number and up to another, in the order they were written."""
         last = _EVERY if up_to is None else up_to
         names = ", ".join(EVENTS)
-        with self._lock:
-            rows = self._connection.execute(
+        with self._reading:
+            rows = self._reader.execute(
                 f"SELECT {names} FROM events WHERE sequence > ? AND sequence <= ? ORDER BY sequence", (after, last)
             ).fetchall()
         raw = {name: pl.Int64() if name == "event_time" else dtype for name, dtype in EVENTS.items()}
@@ -115,8 +124,13 @@ class Journal:
 
     def close(self) -> None:
         """Close the file."""
-        with self._lock:
+        with self._lock, self._reading:
             self._connection.close()
+            self._reader.close()
+
+    def _seen(self) -> int:
+        (version,) = self._reader.execute("PRAGMA data_version").fetchone()
+        return int(version)
 
     def _known(self, event_id: str) -> bool:
         found = self._connection.execute("SELECT 1 FROM events WHERE event_id = ? LIMIT 1", (event_id,)).fetchone()
@@ -137,6 +151,10 @@ class Journal:
         if version not in (0, _VERSION):
             self._connection.close()
             raise SnapshotError(f"{path} is a journal of version {version}; this program writes version {_VERSION}.")
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    return sqlite3.connect(path, check_same_thread=False, isolation_level=None, timeout=30.0)
 
 
 def read_log(path: Path | None, store: Path, up_to: int | None = None) -> pl.DataFrame | None:

@@ -3,11 +3,13 @@
 import os
 import sys
 import warnings
+from collections.abc import Callable, Mapping
 
 import typer
 
 from indexer.errors import VitrineError
 from server import client
+from server.serve import serve
 
 
 def main() -> None:
@@ -26,19 +28,25 @@ def main() -> None:
 
 
 def _app(words: list[str]) -> typer.Typer:
-    """The command line for `words`: asking a server needs no PyTorch, and importing it takes longer than the answer."""
+    """The command line for `words`, without what it does not need: importing PyTorch takes longer than an answer."""
     if words and words[0] in client.COMMANDS:
-        asking = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-        asking.callback()(lambda: None)
-        for name, command in client.COMMANDS.items():
-            asking.command(name)(command)
-        return asking
+        return _alone(client.COMMANDS)
     if words and words[0] == "serve":
         # FAISS, LightGBM, PyTorch and BLAS each bring an OpenMP pool; for one small request after the other they would
         # fight for the same cores. The runtimes read this when they are loaded, so it comes before their import.
         os.environ.setdefault("OMP_NUM_THREADS", "1")
+        return _alone({"serve": serve})
     from server.cli import app
 
+    return app
+
+
+def _alone(commands: Mapping[str, Callable[..., None]]) -> typer.Typer:
+    """These commands, without the import of all others."""
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    app.callback()(lambda: None)
+    for name, command in commands.items():
+        app.command(name)(command)
     return app
 
 

@@ -65,7 +65,9 @@ class App:
         # One writer: SQLite has one too, and what waits for it shares the next commit.
         self._writer: Writer = Batcher(live.write, max_batch=256, max_waiting=limits.max_waiting)
         self._health = health.HealthServicer()
-        self._server = grpc.aio.server(interceptors=[FaultInterceptor()], options=[("grpc.so_reuseport", 0)])
+        self._server = grpc.aio.server(
+            interceptors=[FaultInterceptor()], options=[("grpc.so_reuseport", limits.workers > 1)]
+        )
         self.port = 0
         self._watcher: asyncio.Task[None] | None = None
 

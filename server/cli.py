@@ -3,6 +3,7 @@
 import typer
 
 from server import client, commands
+from server.serve import serve
 
 app = typer.Typer(
     help="Shop search and recommendation: build an index, train a ranker, serve both over gRPC.",
@@ -17,7 +18,7 @@ app.command("train")(commands.train_part)
 app.command("evaluate")(commands.evaluate)
 app.add_typer(commands.release, name="release")
 app.command("rebuild")(commands.rebuild_all)
-app.command("serve")(commands.serve)
+app.command("serve")(serve)
 for name, command in client.COMMANDS.items():
     app.command(name)(command)
 app.add_typer(commands.config, name="config")

@@ -1,9 +1,7 @@
 """The commands that make things: import, sample, index, train, evaluate, release, rebuild, serve, config."""
 
-import asyncio
 import contextlib
 import json
-import logging
 from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
@@ -23,18 +21,15 @@ from ranker.model import load_model, stored_report
 from ranker.report import write_report
 from ranker.train import evaluate_again, train
 from ranker.train_encoder import tune_encoder
-from server import app, tables
+from server import tables
 from server.config import Settings, load_settings
 from server.encoder import fitting_encoder
+from server.options import DEFAULT, AsJson, Config
 from server.progress import Bar, Say, errors
 from server.rebuild import JobLog, read_sources, rebuild
 from server.release import Releases
 
 out = Console()
-
-Config = Annotated[Path, typer.Option("--config", "-c", help="The configuration file.", envvar="VITRINE_CONFIG")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
-DEFAULT = Path("vitrine.toml")
 
 
 class Part(StrEnum):
@@ -230,19 +225,6 @@ def rebuild_all(
         made = rebuild(settings, JobLog(stream), bar.advance, Say(quiet), note, tune=tune, unranked=unranked)
     if not quiet:
         _show_report(Store(settings.store), made.model, f"release {made.number}")
-
-
-def serve(
-    path: Config = DEFAULT,
-    port: Annotated[int | None, typer.Option(help="Instead of server.port; 0 takes a free one.")] = None,
-    address: Annotated[str | None, typer.Option(help="Instead of server.address.")] = None,
-) -> None:
-    """Answer over gRPC until SIGTERM or SIGINT, then finish what is in flight."""
-    settings = load_settings(path)
-    changes = {name: value for name, value in (("port", port), ("address", address)) if value is not None}
-    settings = settings.model_copy(update={"server": settings.server.model_copy(update=changes)})
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    asyncio.run(app.serve(settings))
 
 
 @config.command("show")

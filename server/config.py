@@ -17,6 +17,9 @@ class ServerConfig(Table):
 
     address: str = Field("127.0.0.1", description="Where to listen. Anything else opens user data to the network.")
     port: int = Field(50051, ge=0, le=65_535, description="0 takes a free port.")
+    workers: int = Field(
+        1, ge=1, description="Server processes on the one port; each new connection goes to one of them."
+    )
     threads: int = Field(1, ge=1, description="Worker threads that rank; each takes what waits as one batch.")
     max_batch: int = Field(8, ge=1, description="Most requests in a batch.")
     max_waiting: int = Field(256, ge=1, description="Requests that may wait; beyond it they are refused at once.")

@@ -41,6 +41,7 @@ class Desk:
         await self._batcher.close()
 
     def _run(self, jobs: Sequence[Job]) -> list[Answer]:
+        self.live.refresh()
         # While a release is swapped some still wait with the old state, whose products and columns may be others.
         kinds: dict[tuple[Work, int], list[int]] = {}
         for i, job in enumerate(jobs):

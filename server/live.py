@@ -1,6 +1,7 @@
 """The live side: writes events to the journal and folds them in, and swaps one release for the next."""
 
 import logging
+import sqlite3
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -25,7 +26,7 @@ class Live:
         self._store = store
         self._settings = settings
         self._encoder_for = encoder_for
-        # Held while an event goes to the journal and into the state, and while a state is swapped: an event is in the
+        # Held while events of the journal are folded into the state, and while a state is swapped: an event is in the
         # new state either because it was replayed or because it came after, never twice and never not at all.
         self._lock = threading.Lock()
         self.journal = Journal(store.root / FILE)
@@ -38,15 +39,22 @@ class Live:
         When this returns the events are on disk and in the state.
         """
         events = [event for request in requests for event in request]
-        with self._lock:
-            new = self.journal.append(events)
-            self._folded = self._catch_up(self.state, self._folded)
+        new = self.journal.append(events)
+        self._fold()
         counts, place = [], 0
         for request in requests:
             written = sum(new[place : place + len(request)])
             counts.append((written, len(request) - written))
             place += len(request)
         return counts
+
+    def refresh(self) -> None:
+        """Fold in what other processes have written: an event that one of them took changes the next answer of each."""
+        try:
+            if self.journal.changed():
+                self._fold()
+        except sqlite3.Error as error:
+            logger.warning("the journal cannot be read (%s); answers go on without its newest events", error)
 
     def swap(self, release: Release, warm: Callable[[State], None]) -> State:
         """Open `release` aside, `warm` it and make it current; the old state answers until then and what it began."""
@@ -58,10 +66,15 @@ class Live:
         logger.info("release %d is live", release.number)
         return state
 
+    def _fold(self) -> None:
+        with self._lock:
+            self._folded = self._catch_up(self.state, self._folded)
+
     def _catch_up(self, state: State, folded: int) -> int:
         """Fold what the journal holds after `folded` into `state`; returns the number of the last entry folded."""
         last = self.journal.sequence()
-        state.fold(self.journal.read(after=folded, up_to=last))
+        if last > folded:
+            state.fold(self.journal.read(after=folded, up_to=last))
         return last
 
     def _load(self, release: Release, at_hand: Encoder | None) -> tuple[State, int]:

@@ -1,5 +1,6 @@
 """The whole path as a shop walks it: the real encoder, the command, a server in its own process, a socket."""
 
+import contextlib
 import json
 import re
 import signal
@@ -66,9 +67,13 @@ def vitrine(folder: Path, *words: str) -> "subprocess.CompletedProcess[str]":
 class Server:
     """`vitrine serve` in a process, and what it has logged so far."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *options: str) -> None:
         self.process = subprocess.Popen(
-            command("serve", "--port", "0"), cwd=folder, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
+            command("serve", "--port", "0", *options),
+            cwd=folder,
+            stderr=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            text=True,
         )
         self.log: list[str] = []
         self.port = 0
@@ -112,6 +117,14 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def server(shop: Path) -> Iterator[Server]:
     running = Server(shop)
+    yield running
+    if running.process.poll() is None:
+        running.end()
+
+
+@pytest.fixture
+def two_workers(shop: Path) -> Iterator[Server]:
+    running = Server(shop, "--workers", "2")
     yield running
     if running.process.poll() is None:
         running.end()
@@ -224,3 +237,32 @@ def test_a_tuned_encoder_goes_live_in_a_running_server_and_back(shop: Path, serv
         assert answer_of("1").info.versions.encoder == before.info.versions.encoder
     assert server.end() == 0
     assert "Traceback" not in "".join(server.log)
+
+
+def test_what_one_worker_is_told_all_know(two_workers: Server) -> None:
+    with contextlib.ExitStack() as opened:
+        callers: dict[int, grpc.Channel] = {}
+        end = time.monotonic() + 60
+        while len(callers) < 2:
+            assert time.monotonic() < end, "".join(two_workers.log)
+            # Else all connections to one address are the same one.
+            options = [("grpc.use_local_subchannel_pool", 1)]
+            channel = opened.enter_context(grpc.insecure_channel(f"127.0.0.1:{two_workers.port}", options=options))
+            admin = admin_service_pb2_grpc.AdminServiceStub(channel)
+            started = admin.GetStatus(admin_service_pb2.GetStatusRequest(), timeout=10).start_time
+            callers.setdefault(started.ToMicroseconds(), channel)
+        one, other = callers.values()
+        product = recommend_service_pb2_grpc.RecommendServiceStub(one).Recommend(RecommendRequest(), timeout=10).hits[0]
+        event = event_pb2.Event(
+            type=event_pb2.Event.CLICK,
+            user_id="she",
+            items=[event_pb2.Event.Item(product_id=product.product.id)],
+        )
+        events = event_service_pb2_grpc.EventServiceStub(one)
+        assert events.WriteEvents(event_service_pb2.WriteEventsRequest(events=[event]), timeout=10).written == 1
+        answer = recommend_service_pb2_grpc.RecommendServiceStub(other).Recommend(
+            RecommendRequest(user_id="she", page_size=100), timeout=10
+        )
+        assert hit_pb2.RecallSource.HISTORY in channels(answer.hits)
+    assert two_workers.end() == 0
+    assert "Traceback" not in "".join(two_workers.log)

@@ -128,3 +128,14 @@ def test_only_its_owner_can_read_it(journal: Journal, tmp_path: Path) -> None:
     files = list((tmp_path / "store").glob(f"{FILE}*"))
     assert {file.name for file in files} >= {FILE, f"{FILE}-wal"}
     assert all(file.stat().st_mode & 0o077 == 0 for file in files if not file.name.endswith(".lock"))
+
+
+def test_a_commit_of_anybody_is_seen_once(journal: Journal, tmp_path: Path) -> None:
+    assert not journal.changed()
+    journal.append([[entry("e1")]])
+    assert [journal.changed(), journal.changed()] == [True, False]
+    other = Journal(tmp_path / "store" / FILE)
+    other.append([[entry("e2")]])
+    other.close()
+    assert [journal.changed(), journal.changed()] == [True, False]
+    assert journal.sequence() == 2

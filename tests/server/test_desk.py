@@ -15,6 +15,16 @@ def state(name: str) -> Any:
     return SimpleNamespace(name=name)
 
 
+class Live:
+    """Stands for the live side."""
+
+    def __init__(self) -> None:
+        self.refreshed = 0
+
+    def refresh(self) -> None:
+        self.refreshed += 1
+
+
 def work(kind: str, calls: list[Any]) -> Any:
     def run(given: Any, asks: Sequence[Ask]) -> list[Any]:
         calls.append((kind, given.name, [ask.query for ask in asks]))
@@ -27,7 +37,7 @@ async def test_each_is_answered_by_its_own_function_and_state() -> None:
     calls: list[Any] = []
     search, recommend = work("search", calls), work("recommend", calls)
     old, new = state("old"), state("new")
-    desk = Desk(cast(Any, None), max_batch=8, max_waiting=100, threads=1)
+    desk = Desk(cast(Any, Live()), max_batch=8, max_waiting=100, threads=1)
     jobs = [(search, old, "a"), (recommend, old, "b"), (search, new, "c"), (search, old, "d"), (recommend, old, "e")]
     answers = await asyncio.gather(*[desk.answer(w, s, Ask(query=q)) for w, s, q in jobs])
     assert answers == ["search old a", "recommend old b", "search new c", "search old d", "recommend old e"]
@@ -38,14 +48,14 @@ async def test_each_is_answered_by_its_own_function_and_state() -> None:
 
 async def test_a_request_is_stamped_when_it_is_handed_in() -> None:
     seen: list[Ask] = []
-    desk = Desk(cast(Any, None), max_batch=8, max_waiting=100, threads=1)
+    desk = Desk(cast(Any, Live()), max_batch=8, max_waiting=100, threads=1)
     await desk.answer(lambda _, asks: seen.extend(asks) or [cast(Any, 1)], state("s"), Ask())
     assert seen[0].asked > 0
     await desk.close()
 
 
 async def test_too_few_answers_are_an_error() -> None:
-    desk = Desk(cast(Any, None), max_batch=8, max_waiting=100, threads=1)
+    desk = Desk(cast(Any, Live()), max_batch=8, max_waiting=100, threads=1)
     with pytest.raises(ValueError, match="zip"):
         await desk.answer(lambda *_: [], state("s"), Ask())
     await desk.close()

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sqlite3
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -268,3 +269,29 @@ def test_an_encoder_is_loaded_once_for_all_releases_that_have_it(mine: Trained) 
     live.journal.close()
     assert live.state.encoder is before.encoder
     assert load.asked == ["hash"]
+
+
+def test_an_event_that_another_process_took_is_in_the_next_answer(mine: Trained, live: Live) -> None:
+    p = live.state.snapshot.ids[0]
+    with closing(Journal(mine.store.root / FILE)) as other:
+        other.append([click("e1", "u", p)])
+        assert clicks(live, "u") == []
+        live.refresh()
+        assert clicks(live, "u") == [p]
+        # Its own events are in the state at once, and no event twice.
+        live.write([[click("e2", "u", p)]])
+        other.append([click("e3", "u", p), click("e2", "u", p)])
+        live.refresh()
+        live.refresh()
+    assert clicks(live, "u") == [p, p, p]
+
+
+def test_a_journal_that_cannot_be_read_is_no_reason_not_to_answer(
+    live: Live, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken() -> bool:
+        raise sqlite3.OperationalError("disk I/O error")
+
+    monkeypatch.setattr(live.journal, "changed", broken)
+    live.refresh()
+    assert "the journal cannot be read (disk I/O error)" in caplog.text
