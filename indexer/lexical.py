@@ -1,5 +1,6 @@
 """BM25 over the products' words: recall by what a title says, beside recall by what it means."""
 
+import threading
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -8,8 +9,9 @@ from typing import NamedTuple
 import bm25s
 import numpy as np
 
-from indexer.arrays import Doubles, Floats, Ints, Mask
+from indexer.arrays import Array, Doubles, Floats, Ints, Mask
 from indexer.errors import SnapshotError
+from indexer.machine_code import machine_code
 from indexer.spelling import Speller
 from indexer.text import hashes_of, normalise, tokens
 
@@ -33,7 +35,10 @@ class LexicalIndex:
 
     def __init__(self, bm25: bm25s.BM25) -> None:
         self._bm25 = bm25
-        rows_of_token = np.diff(bm25.scores["indptr"]).tolist()
+        scores = bm25.scores
+        self._postings = np.asarray(scores["indptr"]), np.asarray(scores["indices"]), np.asarray(scores["data"])
+        self._local = threading.local()
+        rows_of_token = np.diff(self._postings[0]).tolist()
         self._speller = Speller(dict(zip(bm25.vocab_dict, rows_of_token, strict=True)))
         # A request asks for the words of its query three times: to recall, for the features and for the scores.
         self._words = lru_cache(256)(self._searched)
@@ -74,21 +79,20 @@ class LexicalIndex:
 
     def search(self, query: str, k: int, mask: Mask | None = None) -> Matches:
         """The `k` best rows among those where `mask` [rows] is true; fewer where fewer share a word with `query`."""
-        scores = self._scores(query)
+        rows, scores = _matching(self._known(query), *self._postings, *self._workspace())
         if mask is not None:
-            scores *= mask
-        rows = np.flatnonzero(scores)
-        found = scores[rows]
+            kept = mask[rows]
+            rows, scores = rows[kept], scores[kept]
         if 0 < k < len(rows):
             # All that tie with the k-th, so that the row decides between them.
-            kept = found >= np.partition(found, -k)[-k]
-            rows, found = rows[kept], found[kept]
-        best = np.argsort(-found, kind="stable")[:k]
-        return Matches(rows[best], found[best].astype(np.float64))
+            kept = scores >= np.partition(scores, -k)[-k]
+            rows, scores = rows[kept], scores[kept]
+        best = np.lexsort((rows, -scores))[:k]
+        return Matches(rows[best], scores[best].astype(np.float64))
 
     def scores(self, query: str, rows: Ints) -> Doubles:
         """BM25 of `rows`, [rows]; 0 where nothing matches."""
-        return self._scores(query)[rows].astype(np.float64)
+        return _scores_of(self._known(query), *self._postings, rows).astype(np.float64)
 
     def expand(self, query: str) -> Ints:
         """Hashes of the words that `query` is searched by: its tokens, misspelt ones mended. int64, without repeats."""
@@ -101,10 +105,50 @@ class LexicalIndex:
     def _searched(self, query: str) -> list[str]:
         return self._speller.corrected(tokens(normalise(query)))
 
-    def _scores(self, query: str) -> Floats:
+    def _known(self, query: str) -> Ints:
+        """The numbers of the words of a query that stand in any text."""
         vocabulary = self._bm25.vocab_dict
-        known = [vocabulary[word] for word in self._words(query) if word in vocabulary]
-        if not known:
-            return np.zeros(len(self), np.float32)
-        scores: Floats = self._bm25.get_scores_from_ids(known)
-        return scores
+        return np.array([vocabulary[word] for word in self._words(query) if word in vocabulary], np.int64)
+
+    def _workspace(self) -> tuple[Floats, Ints]:
+        """Room for the sums of one search, all zero between two of them, and for the rows it touched; by thread."""
+        if not hasattr(self._local, "sums"):
+            self._local.sums, self._local.rows = np.zeros(len(self), np.float32), np.empty(len(self), np.int64)
+        return self._local.sums, self._local.rows
+
+
+@machine_code
+def _matching(
+    words: Ints, offsets: Ints, rows: Array, scores: Floats, sums: Floats, touched: Ints
+) -> tuple[Ints, Floats]:
+    """The rows that hold one of `words`, and their summed scores; word i stands in `rows[offsets[i]:offsets[i + 1]]`.
+
+    Only what is touched costs anything: most words stand in few rows.
+    """
+    count = 0
+    for word in words:
+        for place in range(offsets[word], offsets[word + 1]):
+            row = rows[place]
+            if sums[row] == 0:
+                touched[count] = row
+                count += 1
+            sums[row] += scores[place]
+    found = touched[:count].copy()
+    total = np.empty(count, np.float32)
+    for i in range(count):
+        total[i] = sums[found[i]]
+        sums[found[i]] = 0
+    return found, total
+
+
+@machine_code
+def _scores_of(words: Ints, offsets: Ints, rows: Array, scores: Floats, wanted: Ints) -> Floats:
+    """The same sum for each of `wanted`; a word's rows rise."""
+    total = np.zeros(len(wanted), np.float32)
+    for word in words:
+        mine = rows[offsets[word] : offsets[word + 1]]
+        for i in range(len(wanted)):
+            place = np.searchsorted(mine, wanted[i])
+            if place < len(mine) and mine[place] == wanted[i]:
+                total[i] += scores[offsets[word] + place]
+    return total
