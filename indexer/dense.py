@@ -97,9 +97,10 @@ class DenseIndex:
         parameters = self._parameters(self._index, k, selector)
         found = max(min(k, len(self)), 1)
         scores, rows = self._index.search(np.ascontiguousarray(queries, np.float32), found, params=parameters)
-        missing = max(k - found, 0)
-        rows = np.pad(rows, ((0, 0), (0, missing)), constant_values=NOTHING)
-        scores = np.pad(scores, ((0, 0), (0, missing)), constant_values=-np.inf)
+        if found < k:
+            missing = ((0, 0), (0, k - found))
+            rows = np.pad(rows, missing, constant_values=NOTHING)
+            scores = np.pad(scores, missing)
         scores[rows == NOTHING] = -np.inf
         return Neighbours(rows, scores)
 

@@ -51,7 +51,8 @@ _SERVICES = (
     catalog_service_pb2.DESCRIPTOR.services_by_name["CatalogService"].full_name,
     admin_service_pb2.DESCRIPTOR.services_by_name["AdminService"].full_name,
 )
-_WARM_UP = 20
+# Titles that are asked for before the first customer, and how many of them at once.
+_WARM_UP, _TOGETHER = 20, 8
 
 
 class App:
@@ -137,9 +138,13 @@ class App:
 def warm_up(state: State) -> None:
     """Run the request path on real titles, so that the first customers do not wait for lazy initialisation."""
     titles = state.snapshot.products.column("title").slice(0, _WARM_UP).to_pylist()
-    for title in titles:
-        pipeline.search(state, [Ask(query=title)])
-    pipeline.search(state, [Ask(query=title) for title in titles])
+    # Queries of several lengths, alone and together: the encoder has a graph for each shape.
+    for words in (1, 5, 100):
+        queries = [" ".join(title.split()[:words]) for title in titles]
+        for query in queries[::2]:
+            pipeline.search(state, [Ask(query=query)])
+        pipeline.search(state, [Ask(query=query) for query in queries[:_TOGETHER]])
+        pipeline.search(state, [Ask(query=query) for query in queries[1:_TOGETHER:2]])
     pipeline.recommend(state, [Ask(recent=state.snapshot.ids[:3]), Ask()])
 
 

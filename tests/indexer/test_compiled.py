@@ -44,11 +44,22 @@ def reference(ids: np.ndarray, mask: np.ndarray) -> np.ndarray:
         return torch.nn.functional.normalize(MeanOfWords()(features)["sentence_embedding"], dim=1).numpy()
 
 
-@pytest.mark.parametrize(("rows", "width"), [(1, 1), (1, 9), (7, 3), (32, 20)])
+@pytest.mark.parametrize(
+    ("rows", "width"), [(1, 1), (1, 8), (1, 9), (1, 40), (3, 5), (4, 5), (7, 3), (8, 16), (5, 17), (32, 20)]
+)
 def test_batches_of_any_shape_agree_with_torch(compiled: CompiledForward, rows: int, width: int) -> None:
     vectors = compiled(*batch(rows, width))
     assert (vectors.shape, vectors.dtype) == ((rows, 8), np.float32)
     assert ((vectors * reference(*batch(rows, width))).sum(1) > 0.999).all()
+
+
+def test_few_rows_are_each_what_they_are_alone(compiled: CompiledForward) -> None:
+    ids, mask = batch(3, 6)
+    together = compiled(ids, mask)
+    for i in range(3):
+        np.testing.assert_array_equal(
+            together[i : i + 1], compiled(ids[i : i + 1, : mask[i].sum()], mask[i : i + 1, : mask[i].sum()])
+        )
 
 
 def test_a_result_outlives_the_next_call(compiled: CompiledForward) -> None:
