@@ -5,28 +5,24 @@ import gc
 import itertools
 import selectors
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any
 
-import grpc
 import numpy as np
 import polars as pl
 import typer
+from client import PATHS, Client, Request
 from numpy.typing import NDArray
 from plot import plot_ramp
 from result import Log, Point, Window, environment, write_result
-from vitrine.v1 import admin_service_pb2, admin_service_pb2_grpc, recommend_service_pb2, search_service_pb2
+from vitrine.v1 import recommend_service_pb2, search_service_pb2
 from vitrine.v1.filter_pb2 import Filter, Range
 
-PATHS = {"search": "/vitrine.v1.SearchService/Search", "recommend": "/vitrine.v1.RecommendService/Recommend"}
-ANSWERS = {"search": search_service_pb2.SearchResponse, "recommend": recommend_service_pb2.RecommendResponse}
 LOCAL_HOSTS = ("127.0.0.1", "localhost", "[::1]")
-# A proxy from the environment would be measured too; channels of one process share a connection unless told not to.
-CHANNEL_OPTIONS = (("grpc.enable_http_proxy", 0), ("grpc.use_local_subchannel_pool", 1))
 CLOSED_REQUESTS = 20_000
 
 
@@ -43,13 +39,6 @@ class Arrivals(StrEnum):
 
     POISSON = "poisson"
     UNIFORM = "uniform"
-
-
-class Request(NamedTuple):
-    """A request as it goes over the wire."""
-
-    method: str
-    payload: bytes
 
 
 @dataclass(frozen=True)
@@ -110,52 +99,6 @@ class Ramp:
         if held >= self.most_rate:
             return None
         return min(held * self.factor if held else self.start, self.most_rate)
-
-
-class Client:
-    """Raw calls to a server over a few connections, taken in turn. Close it with `contextlib.aclosing`."""
-
-    def __init__(self, target: str, connections: int = 1) -> None:
-        self.target = target
-        self._channels = [grpc.aio.insecure_channel(target, options=CHANNEL_OPTIONS) for _ in range(connections)]
-        self._calls: dict[str, Iterator[Callable[..., Awaitable[bytes]]]] = {}
-        for method, path in PATHS.items():
-            self._calls[method] = itertools.cycle([channel.unary_unary(path) for channel in self._channels])
-
-    async def aclose(self) -> None:
-        """Close the connections."""
-        await asyncio.gather(*(channel.close() for channel in self._channels))
-
-    async def status(self) -> dict[str, Any]:
-        """What the server says it is running. Opens every connection."""
-        stubs = [admin_service_pb2_grpc.AdminServiceStub(channel) for channel in self._channels]
-        request = admin_service_pb2.GetStatusRequest()
-        try:
-            told = await asyncio.gather(*(stub.GetStatus(request, timeout=10, wait_for_ready=True) for stub in stubs))
-        except grpc.aio.AioRpcError as error:
-            message = f"{self.target} does not answer GetStatus: {error.code().name}. Start a server or set --target."
-            raise typer.BadParameter(message) from error
-        versions = {name: getattr(told[0].versions, name) for name in ("release", "index", "model", "encoder")}
-        others = ("index_kind", "index_recall", "encoder_backend", "fusion", "products", "users")
-        return {"versions": versions} | {name: getattr(told[0], name) for name in others}
-
-    async def ask(self, request: Request, due: float, timeout: float, log: Log) -> None:
-        """Send one request that was due at `due` and note how it ended; its time limit runs from `due` too."""
-        sent, body, code = time.perf_counter(), b"", "OK"
-        left = max(due + timeout - sent, 0.001)  # gRPC takes 0 for no limit at all
-        try:
-            body = await next(self._calls[request.method])(request.payload, timeout=left)
-        except grpc.aio.AioRpcError as error:
-            code = error.code().name
-        done = time.perf_counter()
-        late = code == "OK" and done - due > timeout
-        log.add(request.method, "DEADLINE_EXCEEDED" if late else code, due, sent, done)
-        if code == "OK" and due >= log.begin:
-            answer = ANSWERS[request.method].FromString(body)
-            log.degraded += bool(answer.info.degraded)
-            log.empty += not answer.hits
-            for timing in answer.info.timings:
-                log.stages[timing.stage].append(timing.duration.seconds * 1e3 + timing.duration.nanos / 1e6)
 
 
 def parse_mix(text: str) -> dict[str, float]:
@@ -299,7 +242,8 @@ def main(
     warmup: Annotated[float, typer.Option(min=0.0, help="Seconds before them, at the same rate.")] = 2.0,
     timeout: Annotated[float, typer.Option(min=0.001, help="Seconds after which a request failed.")] = 2.0,
     arrivals: Annotated[Arrivals, typer.Option()] = Arrivals.POISSON,
-    connections: Annotated[int, typer.Option(min=1, help="HTTP/2 connections.")] = 4,
+    connections: Annotated[int, typer.Option(min=1, help="HTTP/2 connections, at least.")] = 4,
+    workers: Annotated[int, typer.Option(min=1, help="Processes of the server, reached evenly.")] = 1,
     seed: Annotated[int, typer.Option()] = 0,
     rate: Annotated[float, typer.Option(min=0.1, help="run: requests a second.")] = 100.0,
     start: Annotated[float, typer.Option(min=0.1, help="ramp: the first rate.")] = 50.0,
@@ -326,6 +270,7 @@ def main(
 
     async def measure() -> dict[str, Any]:
         async with aclosing(Client(target, connections)) as client:
+            await client.spread(workers)
             body = {"server": await client.status()}
             if mode is Mode.RAMP:
                 return body | await search_rate(lambda offered: at_rate(client, offered), ramp)
