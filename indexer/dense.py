@@ -1,5 +1,6 @@
 """Approximate search: any FAISS index by factory string, with filters answered inside it or exactly beside it."""
 
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,8 @@ class DenseIndex:
         self._index = index
         self._exact = ExactIndex(vectors)
         self._config = config
+        # Making the parameters takes a tenth of a search; without a filter they are the same each time.
+        self._unfiltered = lru_cache(8)(lambda k: self._parameters(self._index, k, None))
 
     @classmethod
     def build(cls, kind: str, vectors: Floats, config: IndexerConfig) -> "DenseIndex":
@@ -94,7 +97,7 @@ class DenseIndex:
         return self._search(queries, k, faiss.IDSelectorBitmap(bits))
 
     def _search(self, queries: Floats, k: int, selector: Any) -> Neighbours:
-        parameters = self._parameters(self._index, k, selector)
+        parameters = self._unfiltered(k) if selector is None else self._parameters(self._index, k, selector)
         found = max(min(k, len(self)), 1)
         scores, rows = self._index.search(np.ascontiguousarray(queries, np.float32), found, params=parameters)
         if found < k:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from indexer.arrays import Doubles, Ints
+from indexer.arrays import Doubles, Ints, Mask
 from indexer.lexical import LexicalIndex
 from indexer.machine_code import machine_code
 from indexer.text import hashes_of, normalise, tokens
@@ -29,6 +29,20 @@ NAMES = (
     "brand_named",
     "category_named",
 )
+# Those that `_matches` makes, in its order.
+_MATCHED = (
+    "bm25",
+    "query_coverage",
+    "query_coverage_idf",
+    "rarest_missing",
+    # What an English query asks for mostly stands last: "black 3 light chandelier".
+    "last_word_found",
+    "adjacent_words",
+    "number_coverage",
+    "number_surplus",
+    "title_coverage",
+    "first_match",
+)
 
 
 def columns(query: str, rows: Ints, table: ProductTable, lexical: LexicalIndex) -> Mapping[str, Doubles | float]:
@@ -37,25 +51,16 @@ def columns(query: str, rows: Ints, table: ProductTable, lexical: LexicalIndex) 
     hashes, first = np.unique(words, return_index=True)
     if not len(hashes):
         return dict.fromkeys(NAMES, float("nan")) | {"query_tokens": 0.0}
-    numbers = np.isin(hashes, _numeric(query))
+    numeric = np.isin(hashes, _numeric(query))
     idf = table.inverse_document_frequency(hashes)
-    counts, lengths, adjacent, first_match = _matches(hashes, first, rows, *table.tokens)
-    found = counts > 0
-    norm = _K1 * (1 - _B + _B * lengths / table.mean_tokens)
+    found = dict(
+        zip(_MATCHED, _matches(hashes, first, idf, numeric, rows, *table.tokens, table.mean_tokens), strict=True)
+    )
     return {
         "query_tokens": float(len(hashes)),
         "lexical": lexical.scores(query, rows),
-        "bm25": counts * (_K1 + 1) / (counts + norm[:, None]) @ idf,
-        "query_coverage": found.mean(1),
-        "query_coverage_idf": found @ idf / idf.sum(),
-        "rarest_missing": (~found * idf).max(1),
-        # What an English query asks for mostly stands last: "black 3 light chandelier".
-        "last_word_found": found[:, int(np.argmax(first))].astype(np.float64),
-        "adjacent_words": adjacent / max(len(hashes) - 1, 1),
-        "number_coverage": found[:, numbers].mean(1) if numbers.any() else float("nan"),
-        "number_surplus": table.numbers[rows] - (counts[:, numbers] > 0).sum(1),
-        "title_coverage": counts.sum(1) / np.maximum(lengths, 1),
-        "first_match": first_match,
+        **found,
+        "number_surplus": table.numbers[rows] - found["number_surplus"],
         "brand_named": _named(hashes, table.brand, rows, *table.brand_words),
         "category_named": _named(hashes, table.category, rows, *table.category_words),
     }
@@ -63,34 +68,60 @@ def columns(query: str, rows: Ints, table: ProductTable, lexical: LexicalIndex) 
 
 @machine_code
 def _matches(
-    hashes: Ints, first: Ints, rows: Ints, tokens: Ints, offsets: Ints
-) -> tuple[Doubles, Doubles, Doubles, Doubles]:
-    """How each title matches the sorted query `hashes`, whose places in the query are `first`.
+    hashes: Ints,
+    first: Ints,
+    idf: Doubles,
+    numeric: Mask,
+    rows: Ints,
+    tokens: Ints,
+    offsets: Ints,
+    mean_tokens: float,
+) -> Doubles:
+    """How each title matches the query: a row for each of _MATCHED, [columns, rows].
 
-    How often each query word stands in it [rows, words], how many tokens it has, how many pairs of neighbours in the
-    query are neighbours in it, and the place of its first match as a share of its length, NaN without one; all [rows].
+    `hashes` are the query's words, sorted, `first` their places in it, `numeric` those that hold a digit. For
+    "number_surplus" only what is to be taken off is told: the query's numbers that stand in the title.
     """
-    counts = np.zeros((len(rows), len(hashes)))
-    lengths, adjacent, first_match = np.zeros(len(rows)), np.zeros(len(rows)), np.full(len(rows), np.nan)
+    out = np.zeros((10, len(rows)))
+    bm25, coverage, covered, missing, last, adjacent, number, numbers, title, place = out
+    counts = np.empty(len(hashes))
+    final = int(np.argmax(first))
     for i in range(len(rows)):
         start, end = offsets[rows[i]], offsets[rows[i] + 1]
-        lengths[i] = end - start
+        length = end - start
+        counts[:] = 0.0
+        place[i] = np.nan
         before = -2
-        for place in range(start, end):
+        for at in range(start, end):
             # Queries are short: trying one word after the other is twice as fast as halving.
             word = 0
-            while word < len(hashes) and hashes[word] != tokens[place]:
+            while word < len(hashes) and hashes[word] != tokens[at]:
                 word += 1
             if word == len(hashes):
                 before = -2
                 continue
-            counts[i, word] += 1
-            if first[word] == before + 1:
-                adjacent[i] += 1
+            counts[word] += 1.0
+            title[i] += 1.0 / length
+            adjacent[i] += first[word] == before + 1
             before = first[word]
-            if np.isnan(first_match[i]):
-                first_match[i] = (place - start) / (end - start)
-    return counts, lengths, adjacent, first_match
+            if np.isnan(place[i]):
+                place[i] = (at - start) / length
+        norm = _K1 * (1 - _B + _B * length / mean_tokens)
+        for word in range(len(hashes)):
+            bm25[i] += idf[word] * counts[word] * (_K1 + 1) / (counts[word] + norm)
+            if counts[word] > 0:
+                coverage[i] += 1.0
+                covered[i] += idf[word]
+                numbers[i] += numeric[word]
+            else:
+                missing[i] = max(missing[i], idf[word])
+        last[i] = counts[final] > 0
+    coverage /= len(hashes)
+    covered /= idf.sum()
+    adjacent /= max(len(hashes) - 1, 1)
+    # NaN where the query has no number.
+    number[:] = numbers / numeric.sum()
+    return out
 
 
 @machine_code

@@ -17,7 +17,9 @@ import numpy as np
 import polars as pl
 import pytest
 import typer
-from load import Arrivals, Client, Ramp, Workload
+from client import Client
+from google.protobuf.timestamp_pb2 import Timestamp
+from load import Arrivals, Ramp, Workload
 from result import Log, Point, Window, commit, distribution
 from vitrine.v1 import (
     admin_service_pb2,
@@ -43,8 +45,9 @@ PATIENT = 200.0
 class Fake(*SERVICES):  # type: ignore[misc]
     """Search, Recommend and GetStatus that first await `behaviour`; keeps the requests it got."""
 
-    def __init__(self, behaviour: Behaviour) -> None:
+    def __init__(self, behaviour: Behaviour, started: int = 0) -> None:
         self.behaviour = behaviour
+        self.started = started
         self.requests: list[Any] = []
 
     async def Search(self, request: Any, context: grpc.aio.ServicerContext) -> Any:  # noqa: N802
@@ -64,17 +67,19 @@ class Fake(*SERVICES):  # type: ignore[misc]
 
     async def GetStatus(self, request: Any, context: grpc.aio.ServicerContext) -> Any:  # noqa: N802
         versions = {"release": "r1", "index": "i1", "encoder": "e1"}
-        return admin_service_pb2.GetStatusResponse(versions=versions, fusion="mean")
+        return admin_service_pb2.GetStatusResponse(
+            versions=versions, fusion="mean", start_time=Timestamp(seconds=self.started)
+        )
 
 
 @asynccontextmanager
-async def serving(fake: Fake) -> AsyncIterator[str]:
-    """The address of a server that is `fake`."""
-    server = grpc.aio.server()
+async def serving(fake: Fake, address: str = "127.0.0.1:0") -> AsyncIterator[str]:
+    """The address of a server that is `fake`, be it one that others listen on."""
+    server = grpc.aio.server(options=[("grpc.so_reuseport", 1)])
     search_service_pb2_grpc.add_SearchServiceServicer_to_server(fake, server)
     recommend_service_pb2_grpc.add_RecommendServiceServicer_to_server(fake, server)
     admin_service_pb2_grpc.add_AdminServiceServicer_to_server(fake, server)
-    port = server.add_insecure_port("127.0.0.1:0")
+    port = server.add_insecure_port(address)
     await server.start()
     try:
         yield f"127.0.0.1:{port}"
@@ -171,6 +176,25 @@ async def test_a_blocked_generator_is_reported_as_such() -> None:
     assert point.lag_ms["p99"] > 50
     assert point.generator_bound
     assert point.judged(1000.0).not_held == ("generator",)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only there is a port dealt out to its processes")
+async def test_connections_are_spread_evenly_over_the_processes_of_a_server() -> None:
+    fakes = [Fake(at_once, started=number) for number in (1, 2, 3)]
+    async with serving(fakes[0]) as target, serving(fakes[1], target), serving(fakes[2], target):
+        for connections in (1, 4, 6):
+            async with aclosing(Client(target, connections)) as client:
+                await client.spread(3)
+                assert (await client.status())["workers"] == 3
+                for fake in fakes:
+                    fake.requests.clear()
+                requests = SEARCHES.draw(12, np.random.default_rng(0))
+                log = Log(begin=0.0)
+                await asyncio.gather(*(client.ask(each, time.perf_counter(), 5.0, log) for each in requests))
+                assert [len(fake.requests) for fake in fakes] == [4, 4, 4]
+        async with aclosing(Client(target, 40)) as client:
+            with pytest.raises(typer.BadParameter, match=r"is 3 processes\. Give --workers 3"):
+                await client.spread(2)
 
 
 def test_a_failure_or_a_late_answer_is_never_a_short_latency() -> None:
