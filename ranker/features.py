@@ -108,7 +108,7 @@ def _query_features(context: Context, rows: Ints, catalogue: Catalogue, behaviou
         return dict.fromkeys(QUERY, float("nan")) | cosines
     after = behaviour.after_query(context.query_key)
     total = sum(after.values())
-    engaged = np.array([after.get(row, 0.0) for row in rows.tolist()])
+    engaged = _looked_up(after, rows)
     return {
         **match_features.columns(context.query, rows, catalogue.table, catalogue.lexical),
         **cosines,
@@ -116,6 +116,17 @@ def _query_features(context: Context, rows: Ints, catalogue: Catalogue, behaviou
         "query_engaged": np.log1p(engaged),
         "query_share": engaged / total if total else float("nan"),
     }
+
+
+def _looked_up(values: Mapping[int, float], rows: Ints) -> Doubles:
+    """The value of each row, 0 where it has none."""
+    known = np.fromiter(values, np.int64, len(values))
+    if not len(known):
+        return np.zeros(len(rows))
+    order = np.argsort(known)
+    known, held = known[order], np.fromiter(values.values(), np.float64, len(values))[order]
+    places = np.searchsorted(known, rows).clip(max=len(known) - 1)
+    return np.where(known[places] == rows, held[places], 0.0)
 
 
 def _product_features(context: Context, rows: Ints, table: ProductTable, behaviour: Behaviour) -> Mapping[str, Column]:

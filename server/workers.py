@@ -5,6 +5,7 @@ import logging
 import multiprocessing
 import signal
 import socket
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from multiprocessing.connection import wait
@@ -42,6 +43,8 @@ def _serve(settings: Settings) -> None:
     from server import app
 
     log_to_stderr()
+    # The loop reads and writes in microseconds; by default it waits up to 5 ms for the ranking thread to let it.
+    sys.setswitchinterval(0.001)
     asyncio.run(app.serve(settings))
 
 
