@@ -14,7 +14,7 @@ from server.shelf import Shelf
 
 
 def state() -> Any:
-    frame = pl.DataFrame({"product_id": ["p1"], "title": ["Boot"], "price": [2.5]})
+    frame = pl.DataFrame({"product_id": ["p1"], "title": ["Boot"], "price": [2.5], "colour": ["red"]})
     return SimpleNamespace(
         snapshot=SimpleNamespace(id="index"),
         shelf=Shelf(frame.to_arrow()),
@@ -35,7 +35,15 @@ def test_a_hit_and_its_place_on_the_page() -> None:
 
 
 @pytest.mark.parametrize(
-    "paths", [["score"], ["rank", "recall_sources"], ["product.id", "score"], ["member_scores.trees"]]
+    "paths",
+    [
+        ["score"],
+        ["rank", "recall_sources"],
+        ["product.id", "score"],
+        ["member_scores.trees"],
+        ["product.price", "product.brand", "product.attributes"],
+        ["product", "product.id"],
+    ],
 )
 def test_a_mask_leaves_out_what_it_does_not_name(paths: list[str]) -> None:
     hit = Hit(0, 0.5, [Source("dense", 2, 0.9)], 0.03, None, -1.25)
