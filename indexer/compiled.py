@@ -13,7 +13,7 @@ from indexer.arrays import Floats
 from indexer.tokenise import Tokeniser
 
 # Rows and tokens of the graphs for queries; each takes 0.25 s to compile and 33 MB for MiniLM, when it is first used.
-_SHAPES = ((1, 8), (1, 16), (1, 32), (8, 8), (8, 16))
+_SHAPES = ((1, 8), (1, 12), (1, 16), (1, 32), (8, 8), (8, 12), (8, 16))
 # From so many queries on, one batch of eight costs less than each alone.
 _FEW = 4
 
