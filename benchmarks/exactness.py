@@ -75,7 +75,7 @@ def plain_scores(members: Members, made: Sequence[Example], space: ProductSpace)
     """The weighted fusion of what PyTorch and LightGBM themselves score."""
     network = logits(members.network, made, space.vectors, torch.device("cpu"))
     return [
-        members.fusion.weighted(scores, trees.score(members.trees, example.features))
+        members.fusion.weighted(scores, trees.score(members.trees.booster, example.features))
         for scores, example in zip(network, made, strict=True)
     ]
 

@@ -58,7 +58,7 @@ class Monolith:
         model, behaviour = self.state.model, self.state.behaviour
         context = model.space.context(self.state.now(), EMPTY, query, vector)
         matrix = features.matrix(context, rows, model.catalogue, behaviour)
-        trees = self.members.trees.predict(matrix)
+        trees = self.members.trees.booster.predict(matrix)
         with torch.inference_mode():
             network = self.members.network(network_input([Scorable(context, rows, matrix)], model.space.vectors))
         fused = self.members.fusion.weighted(network.numpy(), trees)
@@ -67,7 +67,7 @@ class Monolith:
     def bare(self, query: str) -> None:
         """Every library called once, on arrays that are there."""
         self._found(query)
-        self.members.trees.predict(self._matrix)
+        self.members.trees.booster.predict(self._matrix)
         with torch.inference_mode():
             self.members.network(self._input)
 

@@ -146,8 +146,8 @@ def _rank(watch: Watch, model: Model, behaviour: Behaviour, context: Context, ro
     inputs = network_input([item], space)
     with torch.inference_mode():
         watch("bare DNN", lambda: members.network(inputs))
-    watch("trees", lambda: members.forest.score(matrix))
-    watch("bare trees", lambda: members.trees.predict(matrix, num_threads=1, raw_score=True))
+    watch("trees", lambda: members.trees.score(matrix))
+    watch("bare trees", lambda: members.trees.booster.predict(matrix, num_threads=1, raw_score=True))
 
 
 async def crossings(count: int) -> list[float]:

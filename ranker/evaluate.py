@@ -4,12 +4,12 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-import lightgbm as lgb
 import numpy as np
 import torch
 
 from indexer.arrays import Doubles, Floats
 from ranker import features, ranked
+from ranker.boosted import Trees
 from ranker.calibration import classification, reliability
 from ranker.examples import Example
 from ranker.fusion import KINDS, Fusion
@@ -161,7 +161,7 @@ def recall_by_candidates(examples: Sequence[Example], positive_grade: float) -> 
 
 def gain_shares(members: Members) -> dict[str, dict[str, float]]:
     """Each booster's features by their share of its split gain, largest first."""
-    boosters = {name: value for name, value in vars(members).items() if isinstance(value, lgb.Booster)}
+    boosters = {name: value.booster for name, value in vars(members).items() if isinstance(value, Trees)}
     out = {}
     for name, booster in boosters.items():
         gains = np.asarray(booster.feature_importance("gain"), np.float64)

@@ -8,6 +8,7 @@ import torch
 
 from indexer.arrays import Array, Doubles, Floats
 from ranker import evaluate, features, trees
+from ranker.boosted import Trees
 from ranker.config import RankerConfig
 from ranker.examples import Example, Slice
 from ranker.fusion import KINDS, Fusion, best_threshold, fit_alpha, fit_isotonic, fit_platt
@@ -46,7 +47,8 @@ def fit_members(
     residual = trees.fit_trees(
         _rows(fit)._replace(start=starts[0]), _rows(later)._replace(start=starts[1]), features.NAMES, config
     )
-    unfused = Members(network, plain, stacked, residual, Fusion("weighted", 0.5, log_odds, {}, {}))
+    unfitted = Fusion("weighted", 0.5, log_odds, {}, {})
+    unfused = Members(network, Trees.of(plain), Trees.of(stacked), Trees.of(residual), unfitted)
     return replace(unfused, fusion=_fit_fusion(unfused, slices, space, config, say))
 
 

@@ -3,14 +3,16 @@
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
-import lightgbm as lgb
 import numpy as np
 
 from indexer.arrays import Array, Doubles, Floats
 from indexer.errors import SnapshotError
 from ranker.forest_kernel import COLUMN, LANES, kernel
+
+if TYPE_CHECKING:
+    import lightgbm as lgb
 
 _VERSION = "v4"
 # Bits of LightGBM's decision_type; the two above them are the missing type.
@@ -38,12 +40,17 @@ class Forest:
     arrays: tuple[Array, ...]
 
     @classmethod
-    def of(cls, booster: lgb.Booster) -> "Forest":
-        """The trees that `booster.predict` would use. Raises `SnapshotError` where these are not simply added up.
+    def of(cls, booster: "lgb.Booster") -> "Forest":
+        """The trees that `booster.predict` would use; see `read`."""
+        return cls.read(booster.model_to_string(num_iteration=booster.best_iteration))
 
-        They are read from the booster's text, which is what LightGBM itself loads boosters from.
+    @classmethod
+    def read(cls, text: str) -> "Forest":
+        """The trees of a booster's text, which is what LightGBM itself loads boosters from.
+
+        Raises `SnapshotError` where they are not simply added up.
         """
-        header, *trees = _blocks(booster.model_to_string(num_iteration=booster.best_iteration))
+        header, *trees = _blocks(text)
         _check(header, trees)
         columns: dict[_Column, int] = {}
         nodes: list[tuple[int, float, int, float]] = []
@@ -60,7 +67,7 @@ class Forest:
         )
         for array in arrays:
             array.setflags(write=False)
-        return cls(booster.num_feature(), arrays)
+        return cls(int(header["max_feature_idx"]) + 1, arrays)
 
     def score(self, features: Floats) -> Doubles:
         """Raw scores float64 [rows] of float32 [rows, features], missing values NaN: those of `Booster.predict`."""

@@ -5,8 +5,6 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from sklearn.isotonic import IsotonicRegression
-from sklearn.linear_model import LogisticRegression
 
 from indexer.arrays import Array, Doubles
 from ranker.metrics import gains
@@ -82,6 +80,9 @@ def fit_platt(scores: Array, positive: Array) -> Platt:
     """Calibration of `scores` on labelled rows; a constant where the labels are all alike."""
     if positive.all() or not positive.any():
         return Platt(0.0, 10.0 if positive.all() else -10.0)
+    # Imported here: only the training needs it, and a server starts half a second earlier without.
+    from sklearn.linear_model import LogisticRegression
+
     scale = float(np.std(scores)) or 1.0
     fitted = LogisticRegression(C=1e6).fit(scores[:, None] / scale, positive)
     return Platt(float(fitted.coef_[0, 0]) / scale, float(fitted.intercept_[0]))
@@ -89,6 +90,8 @@ def fit_platt(scores: Array, positive: Array) -> Platt:
 
 def fit_isotonic(scores: Array, positive: Array) -> Isotonic:
     """The rising function of least squared error on labelled rows."""
+    from sklearn.isotonic import IsotonicRegression
+
     fitted = IsotonicRegression(y_min=0.0, y_max=1.0, out_of_bounds="clip").fit(scores, positive.astype(np.float64))
     return Isotonic(fitted.X_thresholds_.tolist(), fitted.y_thresholds_.tolist())
 

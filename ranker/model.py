@@ -7,7 +7,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import lightgbm as lgb
 import numpy as np
 from safetensors.torch import load_file, save_file
 
@@ -17,10 +16,10 @@ from indexer.errors import SnapshotError
 from indexer.snapshot import IndexSnapshot
 from indexer.store import Store, write_json
 from ranker import features
+from ranker.boosted import Trees
 from ranker.compiled_network import CompiledNetwork
 from ranker.covisited import load_covisited
 from ranker.features import Catalogue
-from ranker.forest import Forest
 from ranker.fusion import Fusion, Isotonic, Platt, by_rank
 from ranker.network import Network
 from ranker.products import product_table
@@ -54,9 +53,9 @@ class Members:
     """
 
     network: Network
-    trees: lgb.Booster
-    stacked: lgb.Booster
-    residual: lgb.Booster
+    trees: Trees
+    stacked: Trees
+    residual: Trees
     fusion: Fusion
 
     def score(self, lists: Sequence[Scorable], space: Floats, *, skip_network: bool = False) -> list[Scores]:
@@ -79,10 +78,10 @@ class Members:
     def fused(self, kind: str, matrix: Floats, logits: Doubles, lengths: Sequence[int]) -> Doubles:
         """The scores of one fusion, whether or not it is the chosen one, on the rows of some lists."""
         if kind == "stacking":
-            return self.stacked_forest.score(stacked_features(matrix, logits))
+            return self.stacked.score(stacked_features(matrix, logits))
         if kind == "residual":
-            return self.start(logits) + self.residual_forest.score(matrix)
-        plain = self.forest.score(matrix)
+            return self.start(logits) + self.residual.score(matrix)
+        plain = self.trees.score(matrix)
         if kind == "weighted":
             return self.fusion.weighted(logits, plain)
         ends = np.cumsum(lengths)[:-1]
@@ -96,46 +95,31 @@ class Members:
 
     def tree_scores(self, matrix: Floats) -> Doubles:
         """The plain ranker's scores of a few rows, to show them."""
-        return self.forest.score(matrix)
+        return self.trees.score(matrix)
 
     @cached_property
     def compiled_network(self) -> CompiledNetwork:
         """The network, ready to score; PyTorch takes two to five times as long."""
         return CompiledNetwork(self.network)
 
-    @cached_property
-    def forest(self) -> Forest:
-        """The plain trees, ready to score; a booster's own `predict` takes six times as long."""
-        return Forest.of(self.trees)
-
-    @cached_property
-    def stacked_forest(self) -> Forest:
-        """The trees that read the logit."""
-        return Forest.of(self.stacked)
-
-    @cached_property
-    def residual_forest(self) -> Forest:
-        """The trees that correct the logit."""
-        return Forest.of(self.residual)
-
     def make_ready(self) -> None:
         """Lay out the network and the trees that will rank: the first request need not. Raises `SnapshotError`."""
-        _ = self.compiled_network, self.forest
+        _ = self.compiled_network, self.trees.forest
         if self.fusion.kind == "stacking":
-            _ = self.stacked_forest
+            _ = self.stacked.forest
         if self.fusion.kind == "residual":
-            _ = self.residual_forest
+            _ = self.residual.forest
 
     def _without_network(self, matrix: Floats) -> Doubles:
         if self.fusion.kind == "stacking":
-            return self.stacked_forest.score(stacked_features(matrix, np.full(len(matrix), np.nan)))
-        return self.forest.score(matrix)
+            return self.stacked.score(stacked_features(matrix, np.full(len(matrix), np.nan)))
+        return self.trees.score(matrix)
 
     def save(self, folder: Path) -> None:
         """Write the members, the fusion and the feature schema."""
         save_file(self.network.state_dict(), folder / _NETWORK)
-        for booster, name in ((self.trees, _TREES), (self.stacked, _STACKED), (self.residual, _RESIDUAL)):
-            booster.save_model(folder / name)
+        for trees, name in ((self.trees, _TREES), (self.stacked, _STACKED), (self.residual, _RESIDUAL)):
+            trees.save(folder / name)
         write_json(folder / _FUSION, _plain(self.fusion))
         write_json(folder / _SCHEMA, {"fingerprint": features.fingerprint(), "features": features.NAMES})
 
@@ -198,9 +182,9 @@ def _load_members(folder: Path, space: ProductSpace, name: str) -> Members:
     network.load_state_dict(load_file(folder / _NETWORK))
     members = Members(
         network.eval(),
-        lgb.Booster(model_file=folder / _TREES),
-        lgb.Booster(model_file=folder / _STACKED),
-        lgb.Booster(model_file=folder / _RESIDUAL),
+        Trees.load(folder / _TREES),
+        Trees.load(folder / _STACKED),
+        Trees.load(folder / _RESIDUAL),
         _load_fusion(folder / _FUSION),
     )
     members.make_ready()

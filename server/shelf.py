@@ -1,7 +1,9 @@
 """The catalogue's products as protobuf messages, each made when a page first shows it."""
 
+from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 from vitrine.v1 import filter_pb2, product_pb2
 
@@ -15,8 +17,7 @@ class Shelf:
     """Messages by product row. They are shared: whoever takes one must not change it."""
 
     def __init__(self, products: pa.Table, most: int = _MOST) -> None:
-        # One chunk a column, so that a value is found without a search for its chunk.
-        self._columns = {name: _one_chunk(products.column(name)) for name in products.column_names}
+        self._columns = {name: _reader(products.column(name)) for name in products.column_names}
         self._most = most
         self._made: dict[int, product_pb2.Product] = {}
 
@@ -30,7 +31,7 @@ class Shelf:
         return found
 
     def _product(self, row: int) -> product_pb2.Product:
-        values = {name: column[row].as_py() for name, column in self._columns.items()}
+        values = {name: read(row) for name, read in self._columns.items()}
         made = product_pb2.Product(id=values.pop("product_id"), title=values.pop("title"))
         for name, value in values.items():
             if value is None:
@@ -38,17 +39,25 @@ class Shelf:
             if name in _FIELDS:
                 setattr(made, name, value)
             else:
-                made.attributes[name].CopyFrom(_value(value))
+                _set(made.attributes[name], value)
         return made
 
 
-def _one_chunk(column: pa.ChunkedArray) -> pa.Array:
-    return column.chunk(0) if column.num_chunks == 1 else pa.concat_arrays(column.chunks)
+def _reader(column: pa.ChunkedArray) -> Callable[[int], Any]:
+    """The value of a row. Texts are cut from Arrow's own buffer, which takes a fifth of the time of its scalars."""
+    array = column.chunk(0) if column.num_chunks == 1 else pa.concat_arrays(column.chunks)
+    if not pa.types.is_large_string(array.type) or array.null_count or array.offset:
+        return lambda row: array[row].as_py()
+    _, offsets, data = array.buffers()
+    starts = np.frombuffer(offsets, np.int64)
+    text = memoryview(data) if data else memoryview(b"")
+    return lambda row: str(text[starts[row] : starts[row + 1]], "utf-8")
 
 
-def _value(value: Any) -> filter_pb2.Value:
+def _set(made: filter_pb2.Value, value: Any) -> None:
     if isinstance(value, bool):
-        return filter_pb2.Value(bool_value=value)
-    if isinstance(value, (int, float)):
-        return filter_pb2.Value(number_value=value)
-    return filter_pb2.Value(string_value=str(value))
+        made.bool_value = value
+    elif isinstance(value, (int, float)):
+        made.number_value = value
+    else:
+        made.string_value = str(value)

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from ranker import evaluate, metrics, ranked
+from ranker.boosted import Trees
 from ranker.evaluate import Row
 from ranker.examples import Example
 from ranker.features import NAMES, Context
@@ -169,7 +170,7 @@ def test_gains_are_the_shares_of_every_booster() -> None:
     untaught = lgb.train(
         {"verbosity": -1, "num_threads": 1, "min_gain_to_split": 1e9}, lgb.Dataset(matrix, rng.random(400)), 1
     )
-    members = cast(Members, SimpleNamespace(trees=booster, fusion=UNFITTED, stacked=untaught))
+    members = cast(Members, SimpleNamespace(trees=Trees.of(booster), fusion=UNFITTED, stacked=Trees.of(untaught)))
     found = evaluate.gain_shares(members)
     assert list(found) == ["trees", "stacked"]
     assert next(iter(found["trees"])) == "strong"

@@ -18,6 +18,7 @@ from indexer.snapshot import open_latest
 from indexer.store import Store
 from ranker import features
 from ranker.behaviour import Behaviour
+from ranker.boosted import Trees
 from ranker.fusion import KINDS, by_rank
 from ranker.history import CLICK, EMPTY, VIEW, History
 from ranker.log import Sources
@@ -78,8 +79,10 @@ def test_fused_is_the_kind_that_was_chosen(shop: Any, lists: list[Scorable], kin
         platt = members.fusion.log_odds["network"]
         expected = {
             "weighted": members.fusion.weighted(logits, plain),
-            "stacking": members.stacked.predict(stacked_features(item.features, logits), raw_score=True),
-            "residual": platt.slope * logits + platt.offset + members.residual.predict(item.features, raw_score=True),
+            "stacking": members.stacked.booster.predict(stacked_features(item.features, logits), raw_score=True),
+            "residual": platt.slope * logits
+            + platt.offset
+            + members.residual.booster.predict(item.features, raw_score=True),
             "rank": by_rank(logits, plain),
         }
         np.testing.assert_allclose(scores.fused, expected[kind], rtol=1e-9)
@@ -95,7 +98,7 @@ def test_without_the_network_every_fusion_still_ranks(shop: Any, lists: list[Sco
     hidden = np.full(30, np.nan)
     expected = members.tree_scores(lists[0].features)
     if kind == "stacking":
-        expected = members.stacked.predict(stacked_features(lists[0].features, hidden), raw_score=True)
+        expected = members.stacked.booster.predict(stacked_features(lists[0].features, hidden), raw_score=True)
     np.testing.assert_allclose(alone[0].fused, expected, rtol=1e-9)
     assert members.score([], shop.model.space.vectors, skip_network=True) == []
 
@@ -113,7 +116,7 @@ def reading() -> lgb.Booster:
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_fusion_reads_the_logit(shop: Any, lists: list[Scorable], reading: lgb.Booster, kind: str) -> None:
     logits = np.sort(np.random.default_rng(0).normal(size=30)) * 3
-    members = replace(fused_by(shop, kind), stacked=reading)
+    members = replace(fused_by(shop, kind), stacked=Trees.of(reading))
     one, other = (members.fused(kind, lists[0].features, each, [30]) for each in (logits, logits[::-1]))
     assert np.isfinite(one).all()
     assert not np.allclose(one, other)
@@ -133,7 +136,7 @@ def test_the_stacked_trees_can_do_without_the_logit(shop: Any, lists: list[Scora
     """Where the logit is missing on some rows, the others' scores stay."""
     logits = np.random.default_rng(0).normal(size=30)
     some = np.where(np.arange(30) % 2, np.nan, logits)
-    members = replace(shop.model.members, stacked=reading)
+    members = replace(shop.model.members, stacked=Trees.of(reading))
     whole, part = (members.fused("stacking", lists[0].features, each, [30]) for each in (logits, some))
     assert np.isfinite(part).all()
     np.testing.assert_array_equal(whole[::2], part[::2])

@@ -46,3 +46,17 @@ def test_a_message_is_made_once_and_the_oldest_gives_way() -> None:
     assert shelf[1] is second
     assert shelf[0] is not first
     assert [shelf[row].title for row in (0, 1, 2)] == ["A", "B", "C"]
+
+
+def test_texts_are_read_from_any_table() -> None:
+    texts = ["", "é", "防水登山靴", "boot"]
+    for kind in (pa.large_string(), pa.string()):
+        table = pa.table({"product_id": pa.array(texts, kind), "title": pa.array(texts, kind)})
+        for part, wanted in (
+            (table, texts),
+            (table.slice(1), texts[1:]),
+            (pa.concat_tables([table, table]), texts * 2),
+        ):
+            assert [Shelf(part)[row].title for row in range(len(part))] == wanted
+    nothing = pa.table({"product_id": ["a"], "title": ["A"], "brand": pa.array([None], pa.large_string())})
+    assert not Shelf(nothing)[0].HasField("brand")
