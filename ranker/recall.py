@@ -141,15 +141,19 @@ def for_everyone(behaviour: Behaviour, now: float, k: int, mask: Mask | None) ->
 def fuse(channels: Sequence[Channel], k: int, weights: Weights | None = None, kind: str = "user") -> Candidates:
     """At most k distinct rows by weighted reciprocal-rank fusion: the sum of w / (c + rank) over the channels.
 
-    c is 10 for a request by query, 60 for one by user.
+    c is 10 for a request by query, 60 for one by user. Equal sums, above all those of a channel that weighs 0, are in the
+    order of the unweighted ones.
     """
     weights = weights or {}
     rows = np.concatenate([channel.rows for channel in channels]) if channels else np.empty(0, np.int64)
-    parts = [weights.get(c.name, 1.0) / (_RRF[kind] + np.arange(1, len(c.rows) + 1)) for c in channels]
+    ranks = [1.0 / (_RRF[kind] + np.arange(1, len(c.rows) + 1)) for c in channels]
+    parts = [weights.get(c.name, 1.0) * rank for c, rank in zip(channels, ranks, strict=True)]
     distinct, where = np.unique(rows, return_inverse=True)
-    shares = np.concatenate(parts) if parts else np.empty(0)
-    scores = np.bincount(where, shares, minlength=len(distinct)).astype(np.float64)
-    order = np.lexsort((distinct, -scores))[:k]
+    scores, plain = (
+        np.bincount(where, np.concatenate(shares) if shares else [], minlength=len(distinct)).astype(np.float64)
+        for shares in (parts, ranks)
+    )
+    order = np.lexsort((distinct, -plain, -scores))[:k]
     return Candidates(distinct[order], scores[order], channels)
 
 

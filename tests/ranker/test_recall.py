@@ -96,6 +96,14 @@ def test_a_channel_of_no_weight_fills_up_the_end() -> None:
     assert found.scores == pytest.approx([1 / 61, 1 / 62, 0.0])
 
 
+def test_a_channel_that_weighs_nothing_keeps_its_order() -> None:
+    """Behind all that weighs something; it may be the only one that finds anything."""
+    found = recall.fuse([channel(9, 4, 7, name="a")], 2, {"a": 0.0})
+    assert (found.rows.tolist(), found.scores.tolist()) == ([9, 4], [0.0, 0.0])
+    both = recall.fuse([channel(9, 4, 7, name="a"), channel(8, 4, name="b")], 3, {"a": 0.0})
+    assert both.rows.tolist() == [8, 4, 9]
+
+
 @pytest.mark.parametrize("channels", [[], [channel()], [channel(), channel()]])
 def test_fusion_of_nothing_is_nothing(channels: Sequence[Channel]) -> None:
     found = recall.fuse(channels, 10)
