@@ -141,8 +141,8 @@ def for_everyone(behaviour: Behaviour, now: float, k: int, mask: Mask | None) ->
 def fuse(channels: Sequence[Channel], k: int, weights: Weights | None = None, kind: str = "user") -> Candidates:
     """At most k distinct rows by weighted reciprocal-rank fusion: the sum of w / (c + rank) over the channels.
 
-    c is 10 for a request by query, 60 for one by user. Equal sums, above all those of a channel that weighs 0, are in the
-    order of the unweighted ones.
+    c is 10 for a request by query, 60 for one by user. Equal sums, above all those of a channel that weighs 0, are in
+    the order of the unweighted ones.
     """
     weights = weights or {}
     rows = np.concatenate([channel.rows for channel in channels]) if channels else np.empty(0, np.int64)
