@@ -13,9 +13,10 @@ from indexer.arrays import Floats
 from indexer.tokenise import Tokeniser
 
 # Rows and tokens of the graphs for queries; each takes 0.25 s to compile and 33 MB for MiniLM, when it is first used.
-_SHAPES = ((1, 8), (1, 12), (1, 16), (8, 8), (8, 12), (8, 16))
-# From so many queries on, one batch of eight costs less than each alone.
-_FEW = 4
+_ROWS = 4
+_SHAPES = ((1, 8), (1, 12), (1, 16), (_ROWS, 8), (_ROWS, 12), (_ROWS, 16))
+# From so many queries on, one batch of four costs less than each alone; beyond so many they are titles of a build.
+_FEW, _MANY = 3, 16
 
 
 class _Traced(torch.nn.Module):
@@ -58,7 +59,7 @@ class CompiledForward:
     """A compiled `Forward`. Each thread has its own inference requests, since one serves one call at a time.
 
     Whenever the shape of its input changes, a graph of any shape is made ready anew, which costs more than a query.
-    Queries therefore go through graphs of fixed shapes, padded: few of them one by one, some in one batch.
+    Queries therefore go through graphs of fixed shapes, padded: few of them one by one, more by fours.
     """
 
     def __init__(self, graph: Any, threads: int) -> None:
@@ -78,12 +79,15 @@ class CompiledForward:
         self._local = threading.local()
 
     def __call__(self, input_ids: np.ndarray, attention_mask: np.ndarray) -> Floats:
-        rows, width = input_ids.shape
-        if rows < _FEW:
-            lengths = np.maximum(attention_mask.sum(1), 1).tolist()
-            parts = [(input_ids[i : i + 1, :n], attention_mask[i : i + 1, :n]) for i, n in enumerate(lengths)]
-            return np.concatenate([self._infer(_fitting(1, part[0].shape[1]), *part) for part in parts])
-        return self._infer(_fitting(rows, width), input_ids, attention_mask)
+        rows = len(input_ids)
+        if rows > _MANY:
+            return self._infer(None, input_ids, attention_mask)
+        step = 1 if rows < _FEW else _ROWS
+        made = []
+        for part in (slice(start, start + step) for start in range(0, rows, step)):
+            width = max(int(attention_mask[part].sum(1).max()), 1)
+            made.append(self._infer(_fitting(step, width), input_ids[part, :width], attention_mask[part, :width]))
+        return np.concatenate(made)
 
     def _infer(self, shape: tuple[int, int] | None, input_ids: np.ndarray, attention_mask: np.ndarray) -> Floats:
         request = self._request(shape)

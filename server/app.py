@@ -52,7 +52,7 @@ _SERVICES = (
     admin_service_pb2.DESCRIPTOR.services_by_name["AdminService"].full_name,
 )
 # Titles that are asked for before the first customer, and how many of them at once.
-_WARM_UP, _TOGETHER = 20, 8
+_WARM_UP, _TOGETHER = 20, 4
 
 
 class App:
@@ -144,7 +144,7 @@ def warm_up(state: State) -> None:
         for query in queries[::2]:
             pipeline.search(state, [Ask(query=query)])
         pipeline.search(state, [Ask(query=query) for query in queries[:_TOGETHER]])
-        pipeline.search(state, [Ask(query=query) for query in queries[1:_TOGETHER:2]])
+        pipeline.search(state, [Ask(query=query) for query in queries[:3]])
     pipeline.recommend(state, [Ask(recent=state.snapshot.ids[:3]), Ask()])
 
 

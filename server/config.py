@@ -21,7 +21,7 @@ class ServerConfig(Table):
         1, ge=1, description="Server processes on the one port; each new connection goes to one of them."
     )
     threads: int = Field(1, ge=1, description="Worker threads that rank; each takes what waits as one batch.")
-    max_batch: int = Field(8, ge=1, description="Most requests in a batch.")
+    max_batch: int = Field(4, ge=1, description="Most requests in a batch.")
     max_waiting: int = Field(256, ge=1, description="Requests that may wait; beyond it they are refused at once.")
     query_cache: int = Field(
         10_000, ge=0, description="Queries whose vectors are kept, least recently asked out first; 1.5 kB each."

@@ -54,9 +54,9 @@ def test_batches_of_any_shape_agree_with_torch(compiled: CompiledForward, rows: 
 
 
 def test_few_rows_are_each_what_they_are_alone(compiled: CompiledForward) -> None:
-    ids, mask = batch(3, 6)
+    ids, mask = batch(2, 6)
     together = compiled(ids, mask)
-    for i in range(3):
+    for i in range(2):
         np.testing.assert_array_equal(
             together[i : i + 1], compiled(ids[i : i + 1, : mask[i].sum()], mask[i : i + 1, : mask[i].sum()])
         )
