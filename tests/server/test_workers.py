@@ -1,11 +1,10 @@
 """Several processes on one port: who may have it, and what becomes of the others when one ends."""
 
 import multiprocessing
-import os
 import signal
 import socket
-import threading
-import time
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -57,23 +56,30 @@ def test_where_one_process_ends_by_itself_all_end(tmp_path: Path) -> None:
     assert multiprocessing.active_children() == []
 
 
-def idle(_: Settings) -> None:
-    """A worker that waits for its signal."""
+SCRIPT = """
+import sys, time
+from server import workers
+from server.config import Settings
+
+
+def idle(_):
+    print("idle", flush=True)
     time.sleep(60)
 
 
-def test_a_signal_ends_all_and_is_no_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(workers, "_work", idle)
-    before = signal.getsignal(signal.SIGTERM)
+if __name__ == "__main__":
+    workers._work = idle
+    workers.run(Settings.model_validate({"store": sys.argv[1], "server": {"workers": 3, "port": 0}}))
+"""
 
-    def end() -> None:
-        while len(multiprocessing.active_children()) < 3:
-            time.sleep(0.01)
-        os.kill(os.getpid(), signal.SIGTERM)
 
-    ending = threading.Thread(target=end)
-    ending.start()
-    workers.run(settings(tmp_path, 3))
-    ending.join()
-    assert multiprocessing.active_children() == []
-    assert signal.getsignal(signal.SIGTERM) is before
+def test_a_signal_ends_all_and_is_no_fault(tmp_path: Path) -> None:
+    """In a process of its own, as a supervisor ends it."""
+    (tmp_path / "serve.py").write_text(SCRIPT)
+    command = [sys.executable, str(tmp_path / "serve.py"), str(tmp_path / "store")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert [process.stdout.readline() for _ in range(3)] == ["idle\n"] * 3
+        process.send_signal(signal.SIGTERM)
+        told = process.communicate(timeout=30)
+    assert (process.returncode, told) == (0, ("", ""))
