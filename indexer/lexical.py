@@ -61,6 +61,10 @@ class LexicalIndex:
             bm25 = bm25s.BM25.load(folder, mmap=True, show_progress=False)
             if not bm25.scores["indptr"][-1] == len(bm25.scores["data"]) == len(bm25.scores["indices"]):
                 raise ValueError("its arrays do not fit each other")
+            rows, count = bm25.scores["indices"], bm25.scores["num_docs"]
+            # Compiled loops follow these numbers without looking at their bounds.
+            if (np.diff(bm25.scores["indptr"]) < 0).any() or (len(rows) and not 0 <= rows.min() <= rows.max() < count):
+                raise ValueError("its arrays name rows that are not there")
             return cls(bm25)
         except FileNotFoundError as error:
             raise SnapshotError(

@@ -137,3 +137,13 @@ def test_a_chinese_title_is_found_by_its_rarest_tokens(count: int) -> None:
         query = " ".join(word for word in words if word in rarest)
         found += title in {titles[row] for row in index.search(query, 10).rows}
     assert found / len(titles) >= 0.95
+
+
+def test_rows_beyond_the_end_are_damage(tmp_path: Path) -> None:
+    LexicalIndex.build(TEXTS).save(tmp_path)
+    (path,) = tmp_path.glob("*indices*.npy")
+    rows = np.load(path)
+    rows[0] = len(TEXTS)
+    np.save(path, rows)
+    with pytest.raises(SnapshotError, match="name rows that are not there"):
+        LexicalIndex.load(tmp_path)
