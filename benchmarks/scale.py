@@ -15,14 +15,13 @@ from typing import Annotated, Any, NamedTuple
 
 import typer
 from result import commit, environment, write_result
+from side import dropped, neutral
 from vector_peers.process import (
-    DROPPED,
     Engine,
     Round,
     Row,
     alternate,
     end_cleanly_when_terminated,
-    measured_environment,
     medians,
 )
 from vector_peers.shop import KEPT, queries_of, write_data
@@ -114,7 +113,7 @@ class Shop:
     def _run(self, *words: object) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         command = [sys.executable, *map(str, words)]
-        done = subprocess.run(command, cwd=_HERE, env=measured_environment(), capture_output=True, text=True)
+        done = subprocess.run(command, cwd=_HERE, env=neutral(), capture_output=True, text=True)
         if done.returncode:
             raise RuntimeError(f"{' '.join(command)} failed: {done.stderr[-2_000:]}")
 
@@ -255,7 +254,7 @@ def main(
         "growth": grown_of(asked, measured),
     }
     path = out or _HERE / "results" / "scale.json"
-    write_result(path, "scale", {**context.params, "environment_without": DROPPED}, made | body)
+    write_result(path, "scale", {**context.params, "environment_dropped": dropped()}, made | body)
     typer.echo(f"Wrote {path}.")
 
 

@@ -10,7 +10,8 @@ from typing import Annotated, Any, NamedTuple
 
 import typer
 from result import environment, write_result
-from vector_peers.process import DROPPED, Engine, Round, Row, alternate, end_cleanly_when_terminated, medians
+from side import dropped
+from vector_peers.process import Engine, Round, Row, alternate, end_cleanly_when_terminated, medians
 from vector_peers.servers import serving
 from vector_peers.shop import KEPT, queries_of, write_data
 
@@ -216,7 +217,7 @@ def main(
         "goals": goals,
     }
     path = out or Path(__file__).parent / "results" / "search-peers.json"
-    parameters = {**context.params, "environment_without": DROPPED, "our_servers": changes}
+    parameters = {**context.params, "environment_dropped": dropped(), "our_servers": changes}
     write_result(path, "search-peers", parameters, made | body)
     typer.echo(f"Wrote {path}.")
 

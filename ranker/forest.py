@@ -9,7 +9,7 @@ import numpy as np
 
 from indexer.arrays import Array, Doubles, Floats
 from indexer.errors import SnapshotError
-from ranker.forest_kernel import COLUMN, LANES, kernel
+from ranker.forest_kernel import COLUMN, LANES, score
 
 if TYPE_CHECKING:
     import lightgbm as lgb
@@ -58,7 +58,6 @@ class Forest:
         for tree in trees:
             roots.append(len(nodes))
             depths.append(_add(tree, nodes, columns))
-        kernel()
         arrays = (
             *_column_arrays(columns),
             *_node_arrays(np.array(nodes, _NODE)),
@@ -76,7 +75,7 @@ class Forest:
                 f"The trees were fitted on float32 [rows, {self.width}] and cannot score "
                 f"{features.dtype} {list(features.shape)}: give them the matrix of the feature schema."
             )
-        return kernel()(np.require(features, requirements=["C", "A"]), *self.arrays)
+        return score(np.require(features, requirements=["C", "A"]), *self.arrays)
 
 
 def _blocks(text: str) -> list[_Fields]:

@@ -1,14 +1,12 @@
 """The walk through the trees, compiled by numba: sixteen rows side by side, on the calling thread, without the GIL."""
 
-from collections.abc import Callable
-from functools import cache
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
-from numba import from_dtype, njit, types
 from numba.extending import register_jitable
 
 from indexer.arrays import Array, Doubles, Floats
+from indexer.machine_code import machine_code
 
 # So many rows go down a tree side by side, so that none waits for another's loads; 8 and 32 were 6 to 10 % slower.
 LANES = 16
@@ -29,35 +27,9 @@ COLUMN = np.dtype(
     ]
 )
 
-Kernel: TypeAlias = Callable[..., Doubles]
 
-
-def _arrays(*dtypes: Any) -> list[Any]:
-    return [types.Array(dtype, 1, "C", readonly=True) for dtype in dtypes]
-
-
-_SIGNATURE = types.float64[::1](
-    types.Array(types.float32, 2, "C", readonly=True),
-    *_arrays(from_dtype(COLUMN), types.uint32),
-    *_arrays(types.uint32, types.float32, types.uint32, types.float64),
-    *_arrays(types.uint32, types.int64),
-)
-
-
-@cache
-def kernel() -> Kernel:
-    """`_score` as machine code, which numba keeps in `__pycache__` or the user's cache folder, if it may write there.
-
-    Where it may not, each process compiles its own, in about a second.
-    """
-    try:
-        compiled: Kernel = njit(_SIGNATURE, nogil=True, error_model="numpy", cache=True)(_score)
-    except (RuntimeError, OSError):
-        compiled = njit(_SIGNATURE, nogil=True, error_model="numpy")(_score)
-    return compiled
-
-
-def _score(
+@machine_code
+def score(
     features: Floats,
     columns: Array,
     bits: Array,

@@ -13,23 +13,7 @@ from ranker.products import ProductTable
 # BM25's usual constants (Robertson and Zaragoza 2009).
 _K1, _B = 1.2, 0.75
 
-NAMES = (
-    "query_tokens",
-    "lexical",
-    "bm25",
-    "query_coverage",
-    "query_coverage_idf",
-    "rarest_missing",
-    "last_word_found",
-    "adjacent_words",
-    "number_coverage",
-    "number_surplus",
-    "title_coverage",
-    "first_match",
-    "brand_named",
-    "category_named",
-)
-# Those that `_matches` makes, in its order.
+# What `_matches` makes, in its order.
 _MATCHED = (
     "bm25",
     "query_coverage",
@@ -43,6 +27,7 @@ _MATCHED = (
     "title_coverage",
     "first_match",
 )
+NAMES = ("query_tokens", "lexical", *_MATCHED, "brand_named", "category_named")
 
 
 def columns(query: str, rows: Ints, table: ProductTable, lexical: LexicalIndex) -> Mapping[str, Doubles | float]:
@@ -82,7 +67,7 @@ def _matches(
     `hashes` are the query's words, sorted, `first` their places in it, `numeric` those that hold a digit. For
     "number_surplus" only what is to be taken off is told: the query's numbers that stand in the title.
     """
-    out = np.zeros((10, len(rows)))
+    out = np.zeros((len(_MATCHED), len(rows)))
     bm25, coverage, covered, missing, last, adjacent, number, numbers, title, place = out
     counts = np.empty(len(hashes))
     final = int(np.argmax(first))

@@ -1,4 +1,4 @@
-"""The commands that make things: import, sample, index, train, evaluate, release, rebuild, serve, config."""
+"""The commands that make things: import, sample, index, train, evaluate, release, rebuild, config."""
 
 import contextlib
 import json

@@ -1,7 +1,6 @@
 """The side that asks: an engine's process, its rounds, and rounds of many engines in turn."""
 
 import json
-import os
 import select
 import signal
 import statistics
@@ -14,10 +13,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from result import distribution
+from side import neutral
 
 _FOLDER = Path(__file__).parents[1]
-# OPENBLAS_* of a sandbox holds NumPy back; OMP_NUM_THREADS is set to 1 by `vitrine serve` and left alone elsewhere.
-DROPPED = ("OPENBLAS_*", "OMP_NUM_THREADS")
 # A catalogue of a million takes an engine the better part of an hour.
 _PREPARING = 7_200.0
 
@@ -42,13 +40,6 @@ class Row:
     environment: Mapping[str, str] = field(default_factory=dict)
 
 
-def measured_environment(**added: str) -> dict[str, str]:
-    """The environment of everything that is measured: this process's without what holds libraries back."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("OPENBLAS_")}
-    kept.pop("OMP_NUM_THREADS", None)
-    return kept | added
-
-
 def end_cleanly_when_terminated() -> None:
     """Let SIGTERM unwind the stack as an interrupt does: what was started is then stopped."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
@@ -65,7 +56,7 @@ class Engine:
             self._process = subprocess.Popen(
                 [row.python, "-m", "vector_peers.worker", row.adapter, data],
                 cwd=_FOLDER,
-                env=measured_environment(**row.environment),
+                env=neutral() | dict(row.environment),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,

@@ -12,8 +12,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from side import neutral
+
 from server.config import Settings, load_settings
-from vector_peers.process import measured_environment
 
 _ROOT = Path(__file__).parents[2]
 _SERVING = re.compile(r"serving release \d+ on (127\.0\.0\.1):(\d+)")
@@ -52,7 +53,7 @@ def serving(settings: Settings, server: Mapping[str, Any], work: Path, name: str
         process = subprocess.Popen(
             [sys.executable, "-m", "server", "serve", "-c", config],
             cwd=_ROOT,
-            env=measured_environment(),
+            env=neutral(),
             stdout=stream,
             stderr=stream,
             start_new_session=True,

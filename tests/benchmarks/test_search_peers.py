@@ -14,7 +14,7 @@ import search_peers
 from search_peers import DENSE, SAME_RECALL, Goal, goal_table, judged, prepared, rows_of, table
 from vector_peers import worker
 from vector_peers.adapter import Data, recall_of, tune
-from vector_peers.process import Round, Row, alternate, measured_environment, medians
+from vector_peers.process import Round, Row, alternate, medians
 from vector_peers.servers import write_config
 from vector_peers.shop import least_scores
 from vector_peers.vitrine import searches_of
@@ -207,15 +207,6 @@ def test_settings_are_copied_whole_to_another_folder(tmp_path: Path) -> None:
     copy = load_settings(tmp_path / "b" / "copy.toml")
     changed = settings.server.model_copy(update={"ranking_budget_ms": 1e9, "port": 0})
     assert copy == settings.model_copy(update={"server": changed})
-
-
-def test_what_holds_libraries_back_is_dropped_for_all(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE", "OMP_NUM_THREADS"):
-        monkeypatch.setenv(name, "1")
-    kept = measured_environment(ADDED="x")
-    assert not [name for name in kept if name.startswith(("OPENBLAS_", "OMP_"))]
-    assert kept["ADDED"] == "x"
-    assert measured_environment(OMP_NUM_THREADS="1")["OMP_NUM_THREADS"] == "1"
 
 
 def test_an_index_is_searched_by_what_it_can_be_set_to() -> None:

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 
 from indexer.errors import SnapshotError
-from ranker import forest_kernel
 from ranker.forest import Forest
 
 ROWS, WIDTH = 1200, 6
@@ -221,20 +220,3 @@ def test_another_format_is_refused() -> None:
     newer = SimpleNamespace(best_iteration=-1, model_to_string=lambda num_iteration: "tree\nversion=v5\n")
     with pytest.raises(SnapshotError, match="format v5, not v4"):
         Forest.of(newer)
-
-
-def test_compiles_where_nothing_can_be_kept(booster: lgb.Booster, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As numba says where neither the program's folder nor the user's can be written to."""
-
-    def refuse(*signature: Any, cache: bool = False, **options: Any) -> Any:
-        if cache:
-            raise RuntimeError("cannot cache function '_score': no locator available for file 'forest_kernel.py'")
-        return compiled(*signature, **options)
-
-    compiled = forest_kernel.njit
-    monkeypatch.setattr(forest_kernel, "njit", refuse)
-    forest_kernel.kernel.cache_clear()
-    try:
-        assert_same(booster)
-    finally:
-        forest_kernel.kernel.cache_clear()
