@@ -19,6 +19,7 @@ from indexer.exact import ExactIndex
 from indexer.index import NOTHING, Index
 from indexer.lexical import LexicalIndex
 from indexer.readers import Catalogue, read_catalogue
+from indexer.rendered import write_rendered
 from indexer.snapshot import LEXICAL, PRODUCTS, TOKEN_OFFSETS, TOKENS, VECTORS, open_latest
 from indexer.store import Store
 from indexer.text import token_hashes
@@ -124,6 +125,7 @@ def _write(
     """Write every file of the snapshot; returns the manifest's entry on the index."""
     titles = products["title"].to_list()
     products.write_ipc(folder / PRODUCTS, compat_level=pl.CompatLevel.oldest())
+    write_rendered(products, folder)
     _write_rejects(folder / REJECTS, catalogue)
     _write_tokens(folder, titles)
     shape = (len(titles), encoder.dimensions)

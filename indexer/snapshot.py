@@ -12,6 +12,7 @@ from indexer.dense import open_index
 from indexer.errors import SnapshotError
 from indexer.index import Index
 from indexer.lexical import LexicalIndex
+from indexer.rendered import open_rendered
 from indexer.store import Store
 
 PRODUCTS = "products.arrow"
@@ -45,10 +46,13 @@ class IndexSnapshot:
             raise SnapshotError(f"{self.folder} is damaged: {error}. Build the index again.") from error
         self.index: Index = open_index(self.manifest["index"]["kind"], self.folder, self.vectors, config)
         self.lexical = LexicalIndex.load(self.folder / LEXICAL)
-        if len(self.lexical) != len(self):
-            raise SnapshotError(
-                f"{self.folder / LEXICAL} holds {len(self.lexical)} rows, {len(self)} expected. Build the index again."
-            )
+        self.rendered = open_rendered(self.folder)
+        for part in (self.lexical, self.rendered):
+            if len(part) != len(self):
+                raise SnapshotError(
+                    f"{self.folder} is damaged: one part holds {len(part)} rows, {len(self)} expected. "
+                    "Build the index again."
+                )
 
     @property
     def encoder_fingerprint(self) -> str:

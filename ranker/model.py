@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from safetensors.torch import load_file, save_file
 
-from indexer.arrays import Doubles, Floats
+from indexer.arrays import Doubles, Floats, Ints
 from indexer.config import IndexerConfig
 from indexer.errors import SnapshotError
 from indexer.snapshot import IndexSnapshot
@@ -39,10 +39,14 @@ UNRANKED = "none"
 
 
 class Scores(NamedTuple):
-    """One list's fused scores, float64 [rows], and its network logits, None where the network was left out."""
+    """One list's scores, float64 [rows]: fused, the network's logits, and the plain trees' where the fusion reads them.
+
+    A member's scores are None where it was not run.
+    """
 
     fused: Doubles
     network: Doubles | None
+    trees: Doubles | None
 
 
 @dataclass(frozen=True)
@@ -70,21 +74,24 @@ class Members:
         matrix = np.concatenate([item.features for item in lists])
         if skip_network:
             alone = self._without_network(matrix)
-            return [Scores(fused, None) for fused in np.split(alone, ends)]
+            plain = None if self.fusion.kind == "stacking" else alone
+            return _split(ends, alone, None, plain)
         logits = self.compiled_network.logits(lists, space)
-        fused = self.fused(self.fusion.kind, matrix, logits, lengths)
-        return [Scores(*parts) for parts in zip(np.split(fused, ends), np.split(logits, ends), strict=True)]
+        plain = self.trees.score(matrix) if self.fusion.kind in ("weighted", "rank") else None
+        return _split(ends, self._fused(self.fusion.kind, matrix, logits, plain, ends), logits, plain)
 
     def fused(self, kind: str, matrix: Floats, logits: Doubles, lengths: Sequence[int]) -> Doubles:
         """The scores of one fusion, whether or not it is the chosen one, on the rows of some lists."""
+        return self._fused(kind, matrix, logits, None, np.cumsum(lengths)[:-1])
+
+    def _fused(self, kind: str, matrix: Floats, logits: Doubles, plain: Doubles | None, ends: Ints) -> Doubles:
         if kind == "stacking":
             return self.stacked.score(stacked_features(matrix, logits))
         if kind == "residual":
             return self.start(logits) + self.residual.score(matrix)
-        plain = self.trees.score(matrix)
+        plain = self.trees.score(matrix) if plain is None else plain
         if kind == "weighted":
             return self.fusion.weighted(logits, plain)
-        ends = np.cumsum(lengths)[:-1]
         return np.concatenate(
             [by_rank(*pair) for pair in zip(np.split(logits, ends), np.split(plain, ends), strict=True)]
         )
@@ -122,6 +129,12 @@ class Members:
             trees.save(folder / name)
         write_json(folder / _FUSION, _plain(self.fusion))
         write_json(folder / _SCHEMA, {"fingerprint": features.fingerprint(), "features": features.NAMES})
+
+
+def _split(ends: Ints, fused: Doubles, network: Doubles | None, trees: Doubles | None) -> list[Scores]:
+    """The scores of each list; a list ends where the next begins."""
+    parts = [[None] * (len(ends) + 1) if each is None else np.split(each, ends) for each in (fused, network, trees)]
+    return [Scores(*each) for each in zip(*parts, strict=True)]
 
 
 def stacked_features(matrix: Floats, logits: Doubles) -> Floats:

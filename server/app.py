@@ -34,11 +34,11 @@ from server.config import Settings
 from server.desk import Desk
 from server.encoder import serving_encoder
 from server.event_service import EventService, Writer
-from server.interceptor import FaultInterceptor
 from server.live import Live
 from server.pipeline import Ask
 from server.recommend_service import RecommendService
 from server.release import Releases
+from server.rpcs import Rpcs
 from server.search_service import SearchService
 from server.state import State
 
@@ -66,9 +66,7 @@ class App:
         # One writer: SQLite has one too, and what waits for it shares the next commit.
         self._writer: Writer = Batcher(live.write, max_batch=256, max_waiting=limits.max_waiting)
         self._health = health.HealthServicer()
-        self._server = grpc.aio.server(
-            interceptors=[FaultInterceptor()], options=[("grpc.so_reuseport", limits.workers > 1)]
-        )
+        self._server = grpc.aio.server(options=[("grpc.so_reuseport", limits.workers > 1)])
         self.port = 0
         self._watcher: asyncio.Task[None] | None = None
 
@@ -101,7 +99,7 @@ class App:
         self._live.journal.close()
 
     def _register(self) -> None:
-        server, live = self._server, self._live
+        server, live = Rpcs(self._server), self._live
         search_service_pb2_grpc.add_SearchServiceServicer_to_server(SearchService(self._desk), server)
         recommend_service_pb2_grpc.add_RecommendServiceServicer_to_server(RecommendService(self._desk), server)
         events = EventService(self._writer, lambda: live.state.now())
@@ -110,7 +108,7 @@ class App:
         admin_service_pb2_grpc.add_AdminServiceServicer_to_server(AdminService(self._desk), server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         names = (*_SERVICES, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name, reflection.SERVICE_NAME)
-        reflection.enable_server_reflection(names, server)
+        reflection.enable_server_reflection(names, self._server)
 
     async def _say(self, status: int) -> None:
         for name in ("", *_SERVICES):

@@ -26,4 +26,4 @@ class CatalogService(catalog_service_pb2_grpc.CatalogServiceServicer):  # type: 
         row = state.snapshot.row_of.get(request.product_id)
         if row is None:
             raise NotFoundError("product", request.product_id)
-        return state.shelf[row]
+        return state.snapshot.rendered.product(row)

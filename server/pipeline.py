@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from indexer.arrays import Floats, Ints, Mask
+from indexer.arrays import Doubles, Floats, Ints, Mask
 from indexer.text import normalise
 from ranker import features, recall
 from ranker.features import Context
@@ -15,6 +15,7 @@ from ranker.model import Scores
 from ranker.recall import Candidates
 from ranker.scoring import Scorable
 from server.filters import Filter, rows_matching
+from server.hits import Hits, proposals
 from server.state import State
 
 
@@ -33,30 +34,11 @@ class Ask(NamedTuple):
     deadline: float = float("inf")  # time.monotonic
 
 
-class Source(NamedTuple):
-    """A channel that proposed a product, with the product's rank and score there."""
-
-    channel: str
-    rank: int
-    score: float
-
-
-class Hit(NamedTuple):
-    """One product of the page. A member's score is None where it was not run."""
-
-    row: int
-    score: float
-    sources: Sequence[Source]
-    recall: float
-    network: float | None
-    trees: float | None
-
-
 class Answer(NamedTuple):
     """One page. `degraded` holds (stage, reason), `timings` (stage, seconds of the batch)."""
 
     state: State
-    hits: Sequence[Hit]
+    hits: Hits
     candidates: int
     timings: Sequence[tuple[str, float]]
     degraded: Sequence[tuple[str, str]]
@@ -231,32 +213,27 @@ def _page(
     personal: bool = False,
 ) -> Answer:
     """The hits of the asked page; equal scores keep recall order, so that pages do not overlap."""
-    fused, network = (found.scores, None) if scores is None else scores
-    places = np.argsort(-fused, kind="stable")[ask.offset : ask.offset + ask.size]
-    sources = _sources(found, found.rows[places])
-    members, trees = state.model.members, None
-    if members is not None and ranked is not None and len(places):
-        trees = members.tree_scores(ranked.features[places])
-    hits = [
-        Hit(
-            row=int(found.rows[place]),
-            score=float(fused[place]),
-            sources=sources[i],
-            recall=float(found.scores[place]),
-            network=None if network is None else float(network[place]),
-            trees=None if trees is None else float(trees[i]),
-        )
-        for i, place in enumerate(places)
-    ]
+    fused, network, trees = scores or Scores(found.scores, None, None)
+    kept = np.argsort(-fused, kind="stable")[ask.offset : ask.offset + ask.size]
+    rows = found.rows[kept]
+    places, proposed = proposals(rows, found.channels)
+    hits = Hits(
+        rows=rows,
+        scores=fused[kept],
+        recall=found.scores[kept],
+        network=None if network is None else network[kept],
+        trees=_shown_trees(state, ranked, trees, kept),
+        channels=[channel.name for channel in found.channels],
+        places=places,
+        proposed=proposed,
+    )
     return Answer(state, hits, len(found.rows), [("wait", watch.start - ask.asked), *watch.laps], degraded, personal)
 
 
-def _sources(found: Candidates, rows: Ints) -> list[list[Source]]:
-    """For each of `rows`, the channels that proposed it."""
-    sources: list[list[Source]] = [[] for _ in rows]
-    wanted = {row: i for i, row in enumerate(rows.tolist())}
-    for channel in found.channels:
-        for place, row in enumerate(channel.rows.tolist()):
-            if row in wanted:
-                sources[wanted[row]].append(Source(channel.name, place + 1, float(channel.scores[place])))
-    return sources
+def _shown_trees(state: State, ranked: Scorable | None, trees: Doubles | None, kept: Ints) -> Doubles | None:
+    """The plain trees' scores of the page: a fusion that does without them has not made any."""
+    if trees is not None:
+        return trees[kept]
+    if ranked is None or state.model.members is None:
+        return None
+    return state.model.members.tree_scores(ranked.features[kept])

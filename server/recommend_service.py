@@ -18,15 +18,18 @@ class RecommendService(recommend_service_pb2_grpc.RecommendServiceServicer):  # 
 
     async def Recommend(  # noqa: N802
         self, request: recommend_service_pb2.RecommendRequest, context: grpc.aio.ServicerContext
-    ) -> recommend_service_pb2.RecommendResponse:
+    ) -> bytes:
         """Check, rank, reply."""
         state = self._desk.live.state
         ask = _ask(request, state)._replace(deadline=checks.deadline(context))
         answer = await self._desk.answer(pipeline.recommend, state, ask)
-        fallback = recommend_service_pb2.RecommendResponse.Fallback
-        return recommend_service_pb2.RecommendResponse(
-            **replies.ranked(request, ask.offset, answer),
-            fallback=fallback.NONE if answer.personal else fallback.POPULAR,
+        response = recommend_service_pb2.RecommendResponse
+        return replies.ranked(
+            request,
+            ask.offset,
+            answer,
+            response,
+            fallback=response.Fallback.NONE if answer.personal else response.Fallback.POPULAR,
             unknown_product_ids=[product for product in ask.recent if product not in answer.state.snapshot.row_of],
         )
 

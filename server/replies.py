@@ -1,68 +1,25 @@
 """Answers to protobuf, for the rpcs that reply alike."""
 
 import uuid
-from collections.abc import Mapping, Sequence, Set
 from typing import Any
 
 from google.protobuf.duration_pb2 import Duration
 from vitrine.v1 import hit_pb2
 
 from server import pages
-from server.pipeline import Answer, Hit
+from server.hits import asked_of, serialised
+from server.pipeline import Answer
 from server.state import State
 
-_FIELDS = tuple(hit_pb2.Hit.DESCRIPTOR.fields_by_name)
-# Fields of a product that are never absent.
-_ALWAYS = frozenset({"id", "title"})
-_CHANNELS = {name.lower(): number for name, number in hit_pb2.RecallSource.Channel.items()}
 
-
-def ranked(request: Any, offset: int, answer: Answer) -> dict[str, Any]:
-    """The fields that every ranked response has."""
-    return {
-        "hits": hits(answer, offset, request.read_mask.paths),
-        "next_page_token": pages.token_after(request, offset, answer),
-        "info": info(answer, request.request_id),
-    }
-
-
-def hits(answer: Answer, offset: int, paths: Sequence[str] = ()) -> list[hit_pb2.Hit]:
-    """The hits of a page, with the fields that `paths` name; all fields where it is empty."""
-    asked: dict[str, set[str]] = {}
-    for path in paths or _FIELDS:
-        field, _, inside = path.partition(".")
-        asked.setdefault(field, set()).add(inside)
-    return [_hit(answer.state, hit, rank, asked) for rank, hit in enumerate(answer.hits, offset + 1)]
-
-
-def _hit(state: State, hit: Hit, rank: int, asked: Mapping[str, Set[str]]) -> hit_pb2.Hit:
-    made = hit_pb2.Hit()
-    if "rank" in asked:
-        made.rank = rank
-    if "score" in asked:
-        made.score = hit.score
-    if "product" in asked:
-        made.product.CopyFrom(_part(state.shelf[hit.row], asked["product"]))
-    if "recall_sources" in asked:
-        for source in hit.sources:
-            made.recall_sources.add(channel=_CHANNELS[source.channel], rank=source.rank, score=source.score)
-    if "member_scores" in asked:
-        scores = hit_pb2.MemberScores(network=hit.network, trees=hit.trees, recall=hit.recall)
-        made.member_scores.CopyFrom(_part(scores, asked["member_scores"]))
-    return made
-
-
-def _part(whole: Any, names: Set[str]) -> Any:
-    """The named fields of a message; all of it where one of the names is empty. `FieldMask` takes longer."""
-    if "" in names:
-        return whole
-    made = type(whole)()
-    for name in names:
-        if name == "attributes":
-            made.attributes.MergeFrom(whole.attributes)
-        elif name in _ALWAYS or whole.HasField(name):
-            setattr(made, name, getattr(whole, name))
-    return made
+def ranked(request: Any, offset: int, answer: Answer, response: Any, **others: Any) -> bytes:
+    """A ranked `response` (its type), serialised; `others` are fields that not every one has."""
+    rendered, asked = answer.state.snapshot.rendered, asked_of(request.read_mask.paths)
+    rest = response(
+        next_page_token=pages.token_after(request, offset, answer), info=info(answer, request.request_id), **others
+    )
+    # A message is its fields one after the other: these two parts are one message.
+    return serialised(answer.hits, offset + 1, rendered, asked) + bytes(rest.SerializeToString())
 
 
 def versions(state: State) -> hit_pb2.Versions:

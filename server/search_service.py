@@ -19,21 +19,21 @@ class SearchService(search_service_pb2_grpc.SearchServiceServicer):  # type: ign
 
     async def Search(  # noqa: N802
         self, request: search_service_pb2.SearchRequest, context: grpc.aio.ServicerContext
-    ) -> search_service_pb2.SearchResponse:
+    ) -> bytes:
         """Check, rank, reply."""
         state = self._desk.live.state
         ask = _search_ask(request, state)._replace(deadline=checks.deadline(context))
         answer = await self._desk.answer(pipeline.search, state, ask)
-        return search_service_pb2.SearchResponse(**replies.ranked(request, ask.offset, answer))
+        return replies.ranked(request, ask.offset, answer, search_service_pb2.SearchResponse)
 
     async def Similar(  # noqa: N802
         self, request: search_service_pb2.SimilarRequest, context: grpc.aio.ServicerContext
-    ) -> search_service_pb2.SimilarResponse:
+    ) -> bytes:
         """Check, find, reply."""
         state = self._desk.live.state
         ask = _similar_ask(request, state)._replace(deadline=checks.deadline(context))
         answer = await self._desk.answer(pipeline.similar, state, ask)
-        return search_service_pb2.SimilarResponse(**replies.ranked(request, ask.offset, answer))
+        return replies.ranked(request, ask.offset, answer, search_service_pb2.SimilarResponse)
 
 
 def _search_ask(request: search_service_pb2.SearchRequest, state: State) -> Ask:

@@ -17,7 +17,6 @@ from server.encoder import check_fit
 from server.filters import column_types
 from server.query_vectors import QueryVectors
 from server.release import Release
-from server.shelf import Shelf
 
 
 @dataclass(frozen=True)
@@ -30,7 +29,6 @@ class State:
     encoder: Encoder
     behaviour: Behaviour
     query_vectors: QueryVectors
-    shelf: Shelf
     columns: Mapping[str, str]
     positive_rating: float
     ranking_budget: float  # seconds
@@ -61,7 +59,6 @@ def load_state(
         encoder=encoder,
         behaviour=Behaviour(len(snapshot)),
         query_vectors=QueryVectors(encoder, settings.server.query_cache),
-        shelf=Shelf(snapshot.products),
         columns=column_types(snapshot.products),
         positive_rating=settings.ranker.positive_rating,
         ranking_budget=settings.server.ranking_budget_ms / 1e3,

@@ -1,7 +1,7 @@
 """The request path: filters act inside recall, and what is short of time is answered in recall order."""
 
 import time
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
@@ -26,6 +26,7 @@ from ranker.recall import Candidates
 from ranker.scoring import Scorable
 from server import pipeline
 from server.filters import Equals
+from server.hits import Hits
 from server.pipeline import Ask
 from server.state import State, load_state
 
@@ -116,6 +117,11 @@ def test_a_filter_that_nothing_passes(server: Running) -> None:
     assert ids(server.similar(SimilarRequest(product_id=product, filter=nothing))) == []
 
 
+def assert_same(one: Hits, other: Hits) -> None:
+    for field in fields(Hits):
+        np.testing.assert_array_equal(getattr(one, field.name), getattr(other, field.name))
+
+
 def test_a_batch_answers_each_as_alone(state: State, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(State, "now", lambda _: 1.8e9)
     users = list(state.behaviour.users)[:3]
@@ -126,8 +132,8 @@ def test_a_batch_answers_each_as_alone(state: State, monkeypatch: pytest.MonkeyP
     ):
         for ask, answer in zip(asks, work(state, asks), strict=True):
             (alone,) = work(state, [ask])
-            assert [hit.row for hit in answer.hits] == [hit.row for hit in alone.hits]
-            np.testing.assert_allclose([h.score for h in answer.hits], [h.score for h in alone.hits], rtol=1e-5)
+            assert answer.hits.rows.tolist() == alone.hits.rows.tolist()
+            np.testing.assert_allclose(answer.hits.scores, alone.hits.scores, rtol=1e-5)
             assert len(answer.hits) == ask.size
 
 
@@ -150,12 +156,13 @@ def test_the_late_are_left_in_recall_order_and_told(state: State) -> None:
         ],
     )
     assert [stage for stage, _ in late.degraded] == ["score"]
-    assert [hit.score for hit in late.hits] == [hit.recall for hit in late.hits]
-    assert [hit.row for hit in late.hits] == recalled(state, "boots").rows[:24].tolist()
-    assert {(hit.network, hit.trees) for hit in late.hits} == {(None, None)}
+    assert late.hits.scores.tolist() == late.hits.recall.tolist()
+    assert late.hits.rows.tolist() == recalled(state, "boots").rows[:24].tolist()
+    assert (late.hits.network, late.hits.trees) == (None, None)
     assert relaxed.degraded == []
-    assert all(hit.network is not None and hit.trees is not None for hit in relaxed.hits)
-    assert (list(lost.hits), lost.candidates) == ([], 0)
+    assert relaxed.hits.network is not None
+    assert relaxed.hits.trees is not None
+    assert (len(lost.hits), lost.candidates) == (0, 0)
 
 
 def test_where_time_is_short_the_trees_rank_alone(state: State, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -171,22 +178,22 @@ def test_where_time_is_short_the_trees_rank_alone(state: State, monkeypatch: pyt
     listed = [Scorable(context, rows, matrix)]
     (alone,) = state.model.members.score(listed, state.model.space.vectors, skip_network=True)
     best = np.argsort(-alone.fused, kind="stable")[:24]
-    assert [hit.row for hit in short.hits] == rows[best].tolist()
-    assert [hit.score for hit in short.hits] == alone.fused[best].tolist()
-    assert {hit.network for hit in short.hits} == {None}
-    assert [hit.trees for hit in short.hits] == state.model.members.tree_scores(matrix[best]).tolist()
+    assert short.hits.rows.tolist() == rows[best].tolist()
+    assert short.hits.scores.tolist() == alone.fused[best].tolist()
+    assert short.hits.network is None
+    assert short.hits.trees.tolist() == state.model.members.tree_scores(matrix[best]).tolist()
     # The others of the batch are answered as if they had come alone.
     assert relaxed.degraded == []
     for answer, ask in ((late, asks[0]), (relaxed, asks[2])):
         (by_itself,) = pipeline.search(hurried, [ask])
-        assert answer.hits == by_itself.hits
-    assert all(hit.network is not None for hit in relaxed.hits)
+        assert_same(answer.hits, by_itself.hits)
+    assert relaxed.hits.network is not None
 
 
 def test_no_engagement_and_no_user_is_an_empty_answer(trained: Trained) -> None:
     fresh = load_state(trained.store, trained.release, trained.settings, trained.encoder, None)
     (answer,) = pipeline.recommend(fresh, [Ask()])
-    assert (list(answer.hits), answer.personal) == ([], False)
+    assert (len(answer.hits), answer.personal) == (0, False)
     assert [stage for stage, _ in answer.degraded] == ["recall"]
 
 
@@ -197,14 +204,14 @@ def test_without_members_everything_is_in_recall_order(state: State) -> None:
     assert found.degraded == [
         ("score", "the log held too few requests by query to learn from: hits are in recall order")
     ]
-    assert [hit.row for hit in found.hits] == recalled(state, "boots").rows[:24].tolist()
-    assert {(hit.network, hit.trees) for hit in found.hits} == {(None, None)}
+    assert found.hits.rows.tolist() == recalled(state, "boots").rows[:24].tolist()
+    assert (found.hits.network, found.hits.trees) == (None, None)
     user = next(iter(state.behaviour.users))
     mine, stranger = pipeline.recommend(unranked, [Ask(user=user), Ask()])
     assert (mine.personal, stranger.personal) == (True, False)
     for answer in (mine, stranger):
         assert [stage for stage, _ in answer.degraded] == ["score"]
-        assert [hit.score for hit in answer.hits] == [hit.recall for hit in answer.hits]
+        assert answer.hits.scores.tolist() == answer.hits.recall.tolist()
     (alike,) = pipeline.similar(unranked, [Ask(product=state.snapshot.ids[0])])
     assert (len(alike.hits), alike.degraded) == (24, [])
 
@@ -215,6 +222,6 @@ def test_a_kind_of_request_the_log_never_held_is_left_in_recall_order(state: Sta
     (found,) = pipeline.search(purchases_only, [Ask(query="boots")])
     assert [stage for stage, _ in found.degraded] == ["score"]
     assert "by query" in found.degraded[0][1]
-    assert [hit.row for hit in found.hits] == recalled(state, "boots").rows[:24].tolist()
+    assert found.hits.rows.tolist() == recalled(state, "boots").rows[:24].tolist()
     (ranked,) = pipeline.recommend(purchases_only, [Ask(recent=state.snapshot.ids[:3])])
     assert ranked.degraded == []

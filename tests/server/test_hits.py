@@ -1,0 +1,129 @@
+"""The bytes of a page are those that protobuf itself would write."""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+from google.protobuf.field_mask_pb2 import FieldMask
+from vitrine.v1 import hit_pb2, recommend_service_pb2, search_service_pb2
+
+from indexer.rendered import Rendered, open_rendered, write_rendered
+from ranker.recall import Channel
+from server.hits import Hits, asked_of, proposals, serialised
+
+RESPONSES = (
+    search_service_pb2.SearchResponse,
+    search_service_pb2.SimilarResponse,
+    recommend_service_pb2.RecommendResponse,
+)
+
+
+@pytest.fixture(scope="module")
+def rendered(tmp_path_factory: pytest.TempPathFactory) -> Rendered:
+    folder = tmp_path_factory.mktemp("rendered")
+    # Lengths on both sides of 128 and 16,384, where a length takes one byte more.
+    lengths = [1, 90, 100, 110, 120, 16_300, 16_400]
+    columns = {
+        "product_id": [f"p{i}" for i in range(7)],
+        "title": ["靴" + "x" * n for n in lengths],
+        "price": [None, 0.0, *range(1, 6)],
+        "colour": [None, *["red"] * 6],
+    }
+    write_rendered(pl.DataFrame(columns), folder)
+    return open_rendered(folder)
+
+
+def drawn(seed: int, **given: Any) -> Hits:
+    """A page with zeros, absent sources and both signs."""
+    rng, n = np.random.default_rng(seed), int(given.pop("n", 7))
+
+    def values(*shape: int) -> np.ndarray:
+        return rng.normal(size=shape) * (rng.random(shape) > 0.3)
+
+    made = Hits(
+        rows=rng.permutation(7)[:n],
+        scores=values(n),
+        recall=values(n),
+        network=values(n),
+        trees=values(n),
+        channels=["dense", "lexical", "covisited"],
+        places=rng.integers(1, 300, (3, n)) * (rng.random((3, n)) > 0.4),
+        proposed=values(3, n),
+    )
+    return replace(made, **given)
+
+
+def message(hits: Hits, rank: int, rendered: Rendered) -> Any:
+    """The page by protobuf's own means."""
+    made = search_service_pb2.SearchResponse()
+    for i in range(len(hits)):
+        hit = made.hits.add(rank=rank + i, score=hits.scores[i], product=rendered.product(int(hits.rows[i])))
+        for channel, place, score in zip(hits.channels, hits.places[:, i], hits.proposed[:, i], strict=True):
+            if place:
+                hit.recall_sources.add(channel=channel.upper(), rank=place, score=score)
+        hit.member_scores.recall = hits.recall[i]
+        if hits.network is not None:
+            hit.member_scores.network = hits.network[i]
+        if hits.trees is not None:
+            hit.member_scores.trees = hits.trees[i]
+    return made
+
+
+@pytest.mark.parametrize("rank", [1, 97, 9_990])
+@pytest.mark.parametrize("given", [{}, {"network": None}, {"network": None, "trees": None}, {"n": 0}, {"n": 1}])
+def test_a_page_is_what_protobuf_writes(rendered: Rendered, rank: int, given: dict[str, Any]) -> None:
+    for seed in range(5):
+        hits = drawn(seed, **given)
+        expected = message(hits, rank, rendered).SerializeToString(deterministic=True)
+        assert serialised(hits, rank, rendered, asked_of([])) == expected
+
+
+def test_a_page_that_no_channel_proposed(rendered: Rendered) -> None:
+    hits = drawn(0, channels=[], places=np.empty((0, 7), np.int64), proposed=np.empty((0, 7)))
+    assert serialised(hits, 1, rendered, asked_of([])) == message(hits, 1, rendered).SerializeToString()
+
+
+@pytest.mark.parametrize(
+    "paths",
+    [
+        ["score"],
+        ["rank", "recall_sources"],
+        ["product.id", "score"],
+        ["product.brand"],
+        ["member_scores.trees"],
+        ["member_scores.network", "member_scores.recall"],
+        ["product.price", "product.brand", "product.attributes"],
+        ["product", "product.id"],
+        ["product.attributes"],
+    ],
+)
+def test_a_mask_leaves_out_what_it_does_not_name(rendered: Rendered, paths: list[str]) -> None:
+    hits = drawn(1)
+    found = search_service_pb2.SearchResponse.FromString(serialised(hits, 25, rendered, asked_of(paths)))
+    for whole, made in zip(message(hits, 25, rendered).hits, found.hits, strict=True):
+        wanted = hit_pb2.Hit()
+        FieldMask(paths=paths).MergeMessage(whole, wanted)
+        if any(path.startswith("product") for path in paths):
+            wanted.product.SetInParent()
+        assert made == wanted
+
+
+@pytest.mark.parametrize("response", RESPONSES)
+def test_what_follows_joins_the_hits(rendered: Rendered, response: Any) -> None:
+    hits, rest = drawn(2), response(next_page_token="more", info=hit_pb2.AnswerInfo(candidates=9))
+    found = response.FromString(serialised(hits, 1, rendered, asked_of([])) + rest.SerializeToString())
+    assert list(found.hits) == list(message(hits, 1, rendered).hits)
+    assert (found.next_page_token, found.info.candidates) == ("more", 9)
+
+
+def test_proposals_are_places_in_the_channels() -> None:
+    channels = [
+        Channel("dense", np.array([5, 3, 9]), np.array([0.9, 0.8, 0.7])),
+        Channel("lexical", np.array([], np.int64), np.array([])),
+        Channel("popular", np.array([9]), np.array([2.5])),
+    ]
+    places, proposed = proposals(np.array([9, 4, 5]), channels)
+    assert places.tolist() == [[3, 0, 1], [0, 0, 0], [1, 0, 0]]
+    assert proposed.tolist() == [[0.7, 0.0, 0.9], [0.0, 0.0, 0.0], [2.5, 0.0, 0.0]]
