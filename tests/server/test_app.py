@@ -1,10 +1,12 @@
 """The server put together: when it says it serves, what it tells of itself, and how it ends."""
 
+import gc
 import json
 import logging
 import shutil
 import threading
 import time
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -133,6 +135,22 @@ def test_a_release_promoted_while_it_runs_is_followed_and_a_broken_one_is_not(
     releases.rollback()
     wait_until(lambda: server.live.state.release.number == 1)
     assert ids(server.search(SearchRequest(query="boots")))
+
+
+def test_a_release_that_was_swapped_out_is_freed(start: Callable[..., Running]) -> None:
+    server = start()
+    made = server.trained
+    app.settle()
+    # An object that refers to itself: counting references alone never frees it.
+    old = weakref.ref(server.live.state.snapshot.lexical)
+    releases = Releases(made.store)
+    second = releases.create(made.release.index, made.release.model, "", made.settings.indexer)
+    releases.promote(second.number)
+    wait_until(lambda: server.live.state.release.number == second.number)
+    # A worker lets go of what it answered last when the next request comes.
+    assert ids(server.search(SearchRequest(query="boots")))
+    wait_until(lambda: old() is None)
+    gc.unfreeze()
 
 
 def test_a_damaged_current_leaves_the_live_release(
