@@ -100,6 +100,8 @@ def asked_of(paths: Sequence[str]) -> Asked:
 
 def serialised(hits: Hits, rank: int, rendered: Rendered, asked: Asked) -> bytes:
     """The `hits` of a ranked response; the first has rank `rank`. Other fields' bytes may follow."""
+    if not len(hits):
+        return b""  # A page beyond the end, whose rank may be beyond any number of 64 bits.
     parts = asked.get("member_scores", frozenset())
     members = dict(zip(("network", "trees", "recall"), (hits.network, hits.trees, hits.recall), strict=True))
     shown = [(name in parts or "" in parts) and scores is not None for name, scores in members.items()]

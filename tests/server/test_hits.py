@@ -80,6 +80,10 @@ def test_a_page_is_what_protobuf_writes(rendered: Rendered, rank: int, given: di
         assert serialised(hits, rank, rendered, asked_of([])) == expected
 
 
+def test_an_empty_page_may_begin_anywhere(rendered: Rendered) -> None:
+    assert serialised(drawn(0, n=0), 10**30, rendered, asked_of([])) == b""
+
+
 def test_a_page_that_no_channel_proposed(rendered: Rendered) -> None:
     hits = drawn(0, channels=[], places=np.empty((0, 7), np.int64), proposed=np.empty((0, 7)))
     assert serialised(hits, 1, rendered, asked_of([])) == message(hits, 1, rendered).SerializeToString()
