@@ -1,4 +1,4 @@
-"""The encoder as OpenVINO's graph, kept on disk, and compiled for the CPU: bfloat16 where it has that, else float32."""
+"""The encoder as OpenVINO's graph, kept on disk, and compiled for the CPU in a precision that it has."""
 
 import os
 import threading
@@ -19,7 +19,7 @@ _SHAPES = ((1, 8), (1, 12), (1, 16), (_ROWS, 8), (_ROWS, 12), (_ROWS, 16))
 _FEW, _MANY = 3, 16
 
 
-class _Traced(torch.nn.Module):
+class Traced(torch.nn.Module):
     """The whole sentence-transformers pipeline as one function of two tensors."""
 
     def __init__(self, model: torch.nn.Module, token_types: bool) -> None:
@@ -43,7 +43,7 @@ def converted(model: torch.nn.Module, tokeniser: Tokeniser) -> Any:
         # Tracing warns of Python conditions on shapes; the agreement check is the judge of the result.
         warnings.simplefilter("ignore")
         return openvino.convert_model(
-            _Traced(model, "token_type_ids" in tokeniser.inputs).eval(),
+            Traced(model, "token_type_ids" in tokeniser.inputs).eval(),
             example_input={"input_ids": example, "attention_mask": example},
         )
 
@@ -55,6 +55,13 @@ def save_graph(graph: Any, path: Path) -> None:
     openvino.save_model(graph, path, compress_to_fp16=False)
 
 
+def has(precision: str) -> bool:
+    """Whether the CPU computes in "BF16", "FP16" or "FP32" by itself."""
+    import openvino
+
+    return precision in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+
+
 class CompiledForward:
     """A compiled `Forward`. Each thread has its own inference requests, since one serves one call at a time.
 
@@ -62,14 +69,15 @@ class CompiledForward:
     Queries therefore go through graphs of fixed shapes, padded: few of them one by one, more by fours.
     """
 
-    def __init__(self, graph: Any, threads: int) -> None:
-        """`graph` is what `converted` made, or the path of one that `save_graph` wrote."""
+    def __init__(self, graph: Any, threads: int, precision: str = "f32") -> None:
+        """`graph` is what `converted` made, or the path of one that `save_graph` wrote; precision: f32, bf16 or f16."""
         import openvino
 
         self._core: Any = openvino.Core()
         self._graph = self._core.read_model(graph) if isinstance(graph, Path) else graph
         self._options = {
             "PERFORMANCE_HINT": "LATENCY",
+            "INFERENCE_PRECISION_HINT": precision,
             "INFERENCE_NUM_THREADS": threads or os.cpu_count() or 1,
             # With pinning, several processes sit on the same cores.
             "ENABLE_CPU_PINNING": False,

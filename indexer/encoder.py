@@ -3,27 +3,37 @@
 import copy
 import hashlib
 import importlib.util
-from collections.abc import Callable, Mapping, Sequence
+import logging
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from itertools import chain, islice, repeat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
-from indexer.agreement import Forward, agreeing, probe_batches
+from indexer.agreement import Batch, Catalogue, Forward, agreeing, probe_batches
 from indexer.arrays import Floats
-from indexer.compiled import CompiledForward, converted
+from indexer.backends import Backend, candidates
+from indexer.choice import EXACT, Choice, Trial
 from indexer.config import IndexerConfig
 from indexer.device import choose
 from indexer.errors import ConfigError
-from indexer.kept import keep, open_kept
+from indexer.kept import keep, open_kept, workshop
 from indexer.text import normalise
 from indexer.tokenise import Tokeniser
+
+logger = logging.getLogger(__name__)
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
-_BATCH = 32
+# Beyond 64 titles a batch costs the CPU no less a title, and padding grows; in 4,096 it is a hundredth of the tokens.
+_BATCH = 64
+# Nothing is embedded while the first window is tokenised, so it is short.
+_FIRST, _WINDOW = 512, 4_096
 # The files of a model folder that decide a vector: weights, tokeniser, greatest length and the modules after the model.
 _DECISIVE = (
     *("modules.json", "config.json", "tokenizer.json", "vocab.txt", "sentence_bert_config.json", "*.model"),
@@ -35,7 +45,7 @@ class Encoder:
     """The one object that embeds titles and queries. Safe to call from several threads.
 
     `fingerprint` names weights, tokeniser and text normalisation: vectors of one fingerprint are comparable. `tuned`
-    says what an encoder tuned on the shop's log has seen of it.
+    says what an encoder tuned on the shop's log has seen of it, `choice` how its backend was chosen (`choice.Choice`).
     """
 
     def __init__(
@@ -47,69 +57,123 @@ class Encoder:
         dimensions: int,
         backend: str,
         tuned: Mapping[str, Any] | None = None,
+        choice: Mapping[str, Any] | None = None,
     ):
         self.name = name
         self.fingerprint = fingerprint
         self.dimensions = dimensions
         self.backend = backend
         self.tuned = tuned
+        self.choice = choice
         self._tokeniser = tokeniser
         self._forward = forward
 
     def encode(self, texts: Sequence[str], progress: Callable[[int], None] | None = None) -> Floats:
-        """Unit vectors float32 [texts, dimensions]; `progress` is told how many more texts are done.
+        """Unit vectors float32 [texts, dimensions]; `progress` is told how many more texts are done."""
+        vectors = np.empty((len(texts), self.dimensions), np.float32)
+        for places, batch in self._batches(texts):
+            vectors[places] = self._forward(*batch)
+            if progress:
+                progress(len(places))
+        return vectors
 
-        Texts are sorted by length into batches, so that little of a batch is padding.
+    def stream(self, texts: Iterable[str]) -> Iterator[tuple[list[str], Floats]]:
+        """Texts, in another order than they came, with their unit vectors float32 [batch, dimensions].
+
+        While one window of them is embedded, a thread tokenises the next: the tokenizer lets go of Python's lock.
         """
+        rest, sizes = iter(texts), chain([_FIRST], repeat(_WINDOW))
+
+        def window() -> list[tuple[list[str], Batch]]:
+            held = list(islice(rest, next(sizes)))
+            return [([held[place] for place in places], batch) for places, batch in self._batches(held)]
+
+        with ThreadPoolExecutor(1, "tokenise") as pool:
+            coming = pool.submit(window)
+            while batches := coming.result():
+                coming = pool.submit(window)
+                for some, batch in batches:
+                    yield some, self._forward(*batch)
+
+    def _batches(self, texts: Sequence[str]) -> Iterator[tuple[list[int], Batch]]:
+        """The places of texts of like lengths, so that little of a batch is padding, and those texts tokenised."""
         rows = self._tokeniser([normalise(text) for text in texts])
         order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
-        vectors = np.empty((len(texts), self.dimensions), np.float32)
         for start in range(0, len(order), _BATCH):
-            batch = order[start : start + _BATCH]
-            vectors[batch] = self._forward(*self._tokeniser.pad([rows[i] for i in batch]))
-            if progress:
-                progress(len(batch))
-        return vectors
+            places = order[start : start + _BATCH]
+            yield places, self._tokeniser.pad([rows[i] for i in places])
 
 
 def load_encoder(config: IndexerConfig, tuned: Mapping[str, Any] | None = None, kept: Path | None = None) -> Encoder:
-    """The configured model on the configured device. Raises `ConfigError` where it cannot be found.
+    """The configured model on the configured device. Raises `ConfigError` where it or its backend cannot be had.
 
-    What was compiled for the CPU is left in `kept`, by fingerprint, and found there the next time.
+    What was chosen and compiled for the CPU is left in `kept`, by fingerprint, and found there the next time.
     """
     path = resolve(config.encoder)
     device = choose(config.device)
     name = fingerprint(path)
-    compiles = device.type == "cpu" and config.backend in ("auto", "openvino")
-    folder = kept / name if kept and compiles else None
-    if folder and (opened := open_kept(folder, config.threads)):
-        return Encoder(config.encoder, name, opened.tokeniser, opened.forward, opened.dimensions, "openvino", tuned)
+    folder = kept / name if kept and device.type == "cpu" and config.backend != "torch" else None
+    found = open_kept(folder, config.backend, config.threads) if folder else None
+    if found and found.forward:
+        opened = (found.tokeniser, found.forward, found.dimensions)
+        return Encoder(config.encoder, name, *opened, found.name, tuned, found.told)
     model = load_sentence_transformer(path, device)
     tokeniser = Tokeniser.of(model.tokenizer, model.max_seq_length or 512)
     exact = _torch_forward(model, tokeniser, device)
+    dimensions = exact(*probe_batches(tokeniser)[0]).shape[1]
+    if found:
+        choice = Choice(EXACT, exact, found.told)
+    elif device.type == "cuda":
+        choice = _half_or_exact(model, tokeniser, exact, device)
+    else:
+        choice = _chosen(model, tokeniser, exact, config, folder)
+    if config.backend not in ("auto", choice.name.partition("-")[0]):
+        raise ConfigError(f'indexer.backend = "{config.backend}" is for the CPU, the encoder runs on {device}.')
+    return Encoder(config.encoder, name, tokeniser, choice.forward, dimensions, choice.name, tuned, choice.told or None)
+
+
+def _half_or_exact(model: "SentenceTransformer", tokeniser: Tokeniser, exact: Forward, device: torch.device) -> Choice:
     batches = probe_batches(tokeniser)
     reference = [exact(*batch) for batch in batches]
-    forward, backend = None, "torch-float32"
-    if device.type == "cuda":
-        backend = "torch-float16"
-        forward = agreeing(lambda: _half_forward(model, tokeniser, device), batches, reference, backend)
-    elif compiles:
-        backend = "openvino"
-        forward = agreeing(
-            lambda: _compiled(model, tokeniser, config.threads, folder, reference), batches, reference, backend
-        )
-    if forward is None:
-        forward, backend = exact, "torch-float32"
-    if config.backend == "openvino" and backend != "openvino":
-        raise ConfigError('indexer.backend = "openvino" cannot be used: see the warning above. Set it to "auto".')
-    return Encoder(config.encoder, name, tokeniser, forward, reference[0].shape[1], backend, tuned)
+    half = agreeing(lambda: _half_forward(model, tokeniser, device), batches, reference, "torch-float16")
+    return Choice("torch-float16", half, {}) if half else Choice(EXACT, exact, {})
+
+
+def _chosen(
+    model: "SentenceTransformer", tokeniser: Tokeniser, exact: Forward, config: IndexerConfig, folder: Path | None
+) -> Choice:
+    """What runs fastest on the CPU, of all or of the configured kind; kept in `folder`."""
+    if config.backend == "torch":
+        return Choice(EXACT, exact, {})
+    backends = candidates(config.backend)
+    if not backends:
+        if config.backend != "auto":
+            raise ConfigError(
+                f'indexer.backend = "{config.backend}" is not installed. Install the extra of this package that brings '
+                'it (cpu: OpenVINO, onnx: ONNX Runtime), or set it to "auto".'
+            )
+        logger.warning("The encoder runs in float32: neither OpenVINO nor ONNX Runtime is installed.")
+        return Choice(EXACT, exact, {})
+    batches = probe_batches(tokeniser)
+    reference = [exact(*batch) for batch in batches]
+    trial = Trial(exact, batches, reference, Catalogue(tokeniser))
+    with workshop(folder) as made:
+        forms = {each.name: partial(_compiled, each, model, tokeniser, made, config.threads) for each in backends}
+        choice = trial.fastest(forms, or_exact=config.backend == "auto")
+        if choice is None:
+            why = "; ".join(f"{name} {told['refused']}" for name, told in trial.told.items() if "refused" in told)
+            raise ConfigError(f'indexer.backend = "{config.backend}" cannot be used: {why}. Set it to "auto".')
+        if folder:
+            keep(folder, made, choice, config.backend, tokeniser, reference)
+    return choice
 
 
 def _compiled(
-    model: "SentenceTransformer", tokeniser: Tokeniser, threads: int, folder: Path | None, reference: Sequence[Floats]
+    backend: Backend, model: "SentenceTransformer", tokeniser: Tokeniser, made: Path, threads: int
 ) -> Forward:
-    graph = converted(model, tokeniser)
-    return CompiledForward(keep(folder, graph, tokeniser, reference) if folder else graph, threads)
+    # What was written is opened, since its vectors differ from the traced model's in their last bits.
+    backend.write(model, tokeniser, made)
+    return backend.open(made, threads)
 
 
 def resolve(name: str) -> Path:

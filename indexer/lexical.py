@@ -1,8 +1,10 @@
 """BM25 over the products' words: recall by what a title says, beside recall by what it means."""
 
 import threading
-from collections.abc import Sequence
+from array import array
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,6 +29,35 @@ class Matches(NamedTuple):
     scores: Doubles
 
 
+class _Numbers:
+    """Lists of numbers as slices of one array, a fraction of the memory of lists; int32 [all], int64 [lists + 1]."""
+
+    def __init__(self, numbers: Array, offsets: Ints) -> None:
+        self._numbers, self._offsets = numbers, offsets
+
+    def __len__(self) -> int:
+        return len(self._offsets) - 1
+
+    def __iter__(self) -> Iterator[list[int]]:
+        return (self._numbers[start:stop].tolist() for start, stop in pairwise(self._offsets.tolist()))
+
+
+class _Tokenised(NamedTuple):
+    """Texts as bm25s takes them: the numbers of each one's words, and the number of every word."""
+
+    ids: _Numbers
+    vocab: dict[str, int]
+
+    @classmethod
+    def of(cls, texts: Iterable[str]) -> "_Tokenised":
+        vocabulary: dict[str, int] = {}
+        numbers, offsets = array("i"), array("q", [0])
+        for text in texts:
+            numbers.extend(vocabulary.setdefault(word, len(vocabulary)) for word in tokens(normalise(text)))
+            offsets.append(len(numbers))
+        return cls(_Numbers(np.frombuffer(numbers, np.int32), np.frombuffer(offsets, np.int64)), vocabulary)
+
+
 class LexicalIndex:
     """Every token's rows with what it adds to their BM25 (Robertson and Zaragoza 2009), computed at build time.
 
@@ -39,19 +70,18 @@ class LexicalIndex:
         self._postings = np.asarray(scores["indptr"]), np.asarray(scores["indices"]), np.asarray(scores["data"])
         self._local = threading.local()
         rows_of_token = np.diff(self._postings[0]).tolist()
-        self._speller = Speller(dict(zip(bm25.vocab_dict, rows_of_token, strict=True)))
-        # A request asks for the words of its query three times: to recall, for the features and for the scores.
-        self._words = lru_cache(256)(self._searched)
+        self._speller = speller = Speller(dict(zip(bm25.vocab_dict, rows_of_token, strict=True)))
+        # A request asks for the words of its query three times: to recall, for the features and for the scores. Not a
+        # method of this index: it would refer to itself and, once dropped, hold its postings until a collection.
+        self._words = lru_cache(256)(lambda query: speller.corrected(tokens(normalise(query))))
 
     @classmethod
-    def build(cls, texts: Sequence[str]) -> "LexicalIndex":
+    def build(cls, texts: Iterable[str]) -> "LexicalIndex":
         """Index the tokens of `texts`."""
-        vocabulary: dict[str, int] = {}
-        lists = [[vocabulary.setdefault(word, len(vocabulary)) for word in tokens(normalise(text))] for text in texts]
         bm25 = bm25s.BM25(method="lucene", k1=_K1, b=_B, backend="numpy")
         # Texts without any word have a mean length of 0.
         with np.errstate(invalid="ignore"):
-            bm25.index((lists, vocabulary), create_empty_token=False, show_progress=False)
+            bm25.index(_Tokenised.of(texts), create_empty_token=False, show_progress=False)
         return cls(bm25)
 
     @classmethod
@@ -105,9 +135,6 @@ class LexicalIndex:
     def mended(self, query: str) -> str:
         """`query`, normalised, as the encoder should read it: misspelt words as the products write them."""
         return self._speller.mended(normalise(query))
-
-    def _searched(self, query: str) -> list[str]:
-        return self._speller.corrected(tokens(normalise(query)))
 
     def _known(self, query: str) -> Ints:
         """The numbers of the words of a query that stand in any text."""

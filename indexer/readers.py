@@ -21,6 +21,8 @@ MOST_TITLE_CHARACTERS = 2_000
 # Lines of one CSV row. What is longer is a quote that was opened and never closed.
 _MOST_LINES = 100
 _FIELD_LIMIT = 64 * 1024 * 1024
+# Rows held as Python's objects at a time: they take ten times what their columns do.
+_BLOCK = 10_000
 
 _NEEDED = {"product_id", "title"}
 _TRUE = {"true", "1", "yes", "y", "t"}
@@ -52,6 +54,7 @@ def read_catalogue(path: Path, columns: Mapping[str, str] | None = None) -> Cata
     seen: dict[str, None] = {}
     taken: set[str] = set()
     kept: list[dict[str, Any]] = []
+    blocks: list[pl.DataFrame] = []
     rejects: list[Reject] = []
     for line, row in _rows(path):
         if isinstance(row, str):
@@ -64,8 +67,11 @@ def read_catalogue(path: Path, columns: Mapping[str, str] | None = None) -> Cata
         else:
             taken.add(product["product_id"])
             kept.append(product)
+            if len(kept) == _BLOCK:
+                blocks.append(_block(kept))
+                kept = []
     _check_columns(path, list(seen), [source[name] for name in PRODUCTS if name in columns or name in _NEEDED])
-    return Catalogue(_frame(kept), rejects)
+    return Catalogue(_frame([*blocks, _block(kept)]), rejects)
 
 
 def _check_columns(path: Path, seen: list[str], wanted: list[str]) -> None:
@@ -229,8 +235,8 @@ def _shown(value: Any) -> str | None:
     return None if value is None else str(value).encode("utf-8", "backslashreplace").decode()[:80]
 
 
-def _frame(products: list[dict[str, Any]]) -> pl.DataFrame:
-    """One frame; a further column becomes Int64, Float64 or Boolean if every value of it is one, else String."""
+def _block(products: list[dict[str, Any]]) -> pl.DataFrame:
+    """Canonical columns of their types, further ones as they are written."""
     names = dict.fromkeys([*PRODUCTS, *(name for product in products for name in product)])
     return pl.DataFrame({name: _column(name, [product.get(name) for product in products]) for name in names})
 
@@ -238,7 +244,16 @@ def _frame(products: list[dict[str, Any]]) -> pl.DataFrame:
 def _column(name: str, values: list[Any]) -> pl.Series:
     if name in PRODUCTS:
         return pl.Series(name, values, PRODUCTS[name])
-    texts = pl.Series(name, [None if v is None or v == "" else str(v) for v in values], pl.String)
+    return pl.Series(name, [None if v is None or v == "" else str(v) for v in values], pl.String)
+
+
+def _frame(blocks: list[pl.DataFrame]) -> pl.DataFrame:
+    """One frame; a further column becomes Int64, Float64 or Boolean if every value of it is one, else String."""
+    whole = pl.concat(blocks, how="diagonal", rechunk=True)
+    return whole.with_columns(_typed(whole[name]) for name in whole.columns if name not in PRODUCTS)
+
+
+def _typed(texts: pl.Series) -> pl.Series:
     if texts.null_count() == len(texts) or _holds_codes(texts):
         return texts
     words = texts.str.to_lowercase()

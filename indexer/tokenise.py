@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from tokenizers import Tokenizer
 
+# So many queries are tokenised on the calling thread: the library's pool would wait for a core that ranks.
+_FEW = 16
 _TOKENIZER, _SETTINGS = "tokenizer.json", "tokeniser.json"
 
 
@@ -42,6 +44,8 @@ class Tokeniser:
 
     def __call__(self, texts: Sequence[str]) -> list[list[int]]:
         """The token ids of every text, cut to the model's length."""
+        if len(texts) <= _FEW:
+            return [self._tokenizer.encode(text).ids for text in texts]
         return [encoding.ids for encoding in self._tokenizer.encode_batch(list(texts))]
 
     def pad(self, rows: Sequence[Sequence[int]]) -> tuple[np.ndarray, np.ndarray]:

@@ -1,12 +1,13 @@
 """What the core's tests share: vectors, a stand-in for the model, and catalogues written to disk."""
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from indexer import probe
 from indexer.arrays import Floats
 
 DIMENSIONS = 16
@@ -20,6 +21,7 @@ class FakeEncoder:
     backend = "none"
     dimensions = DIMENSIONS
     tuned = None
+    choice = None
 
     def __init__(self) -> None:
         self.encoded: list[str] = []
@@ -29,10 +31,23 @@ class FakeEncoder:
         seeds = [int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest()) for text in texts]
         return unit(np.array([np.random.default_rng(seed).normal(size=DIMENSIONS) for seed in seeds], np.float32))
 
+    def stream(self, texts: Iterable[str]) -> Iterator[tuple[list[str], Floats]]:
+        for text in texts:
+            yield [text], self.encode([text])
+
 
 def unit(vectors: Floats) -> Floats:
     """`vectors` scaled to length 1."""
     return np.asarray(vectors / np.linalg.norm(vectors, axis=1, keepdims=True), np.float32)
+
+
+@pytest.fixture(scope="module")
+def small_probe() -> Iterator[None]:
+    """A tenth of the probe catalogue, for tests in which it does not matter how much of it is found."""
+    titles = probe.titles()[::8]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(probe, "titles", lambda: titles)
+        yield
 
 
 @pytest.fixture

@@ -1,7 +1,8 @@
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Event
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,9 +12,11 @@ import pytest
 import torch
 from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
+from indexer import compiled as openvino_module
 from indexer import encoder as module
 from indexer.agreement import AGREEMENT, PROBE
 from indexer.arrays import Floats
+from indexer.backends import BACKENDS
 from indexer.config import IndexerConfig
 from indexer.device import one_thread
 from indexer.encoder import Encoder, fingerprint, load_encoder, resolve
@@ -46,12 +49,18 @@ def exact() -> Encoder:
 
 
 @pytest.fixture(scope="module")
-def compiled() -> Encoder:
+def compiled(small_probe: None) -> Encoder:
     pytest.importorskip("openvino", reason="the compiled encoder is part of the cpu extra")
-    return load_encoder(IndexerConfig(device="cpu", threads=1))
+    return load_encoder(IndexerConfig(device="cpu", threads=1, backend="openvino"))
 
 
-@pytest.fixture(params=["exact", "compiled"])
+@pytest.fixture(scope="module")
+def onnx(small_probe: None) -> Encoder:
+    pytest.importorskip("onnxruntime", reason="ONNX Runtime is an extra")
+    return load_encoder(IndexerConfig(device="cpu", threads=1, backend="onnx"))
+
+
+@pytest.fixture(params=["exact", "compiled", "onnx"])
 def encoder(request: pytest.FixtureRequest) -> Encoder:
     loaded: Encoder = request.getfixturevalue(request.param)
     return loaded
@@ -62,7 +71,8 @@ def cosines(one: Floats, other: Floats) -> Floats:
 
 
 def test_the_compiled_model_agrees_on_texts_it_was_not_probed_with(exact: Encoder, compiled: Encoder) -> None:
-    assert (exact.backend, compiled.backend) == ("torch-float32", "openvino")
+    assert exact.backend == "torch-float32"
+    assert compiled.backend in ("openvino-bfloat16", "openvino-float16", "openvino-float32")
     assert exact.fingerprint == compiled.fingerprint
     assert not set(TEXTS) & set(PROBE)
     assert cosines(exact.encode(TEXTS), compiled.encode(TEXTS)).min() >= AGREEMENT
@@ -100,7 +110,85 @@ def test_no_texts_no_vectors(encoder: Encoder) -> None:
 def test_progress_counts_every_text(compiled: Encoder) -> None:
     done: list[int] = []
     compiled.encode(["mug"] * 70, done.append)
-    assert done == [32, 32, 6]
+    assert done == [64, 6]
+
+
+def test_a_stream_gives_every_text_with_its_vector(encoder: Encoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_FIRST", 2)
+    monkeypatch.setattr(module, "_WINDOW", 5)
+    monkeypatch.setattr(module, "_BATCH", 2)
+    streamed = list(encoder.stream(iter(TEXTS)))
+    assert [len(some) for some, _ in streamed] == [2, 2, 2, 1, 1]
+    texts = [text for some, _ in streamed for text in some]
+    for window in (slice(2), slice(2, 7), slice(7, None)):
+        assert sorted(texts[window]) == sorted(TEXTS[window])
+    assert cosines(np.vstack([vectors for _, vectors in streamed]), encoder.encode(texts)).min() >= AGREEMENT
+    assert list(encoder.stream([])) == []
+
+
+def plain(tokeniser: Any, forward: Any) -> Encoder:
+    """An encoder of these two."""
+    return Encoder("plain", "plain-1", tokeniser, forward, 1, "none")
+
+
+class Letters:
+    """A tokeniser whose tokens are letters; `calls` tells of each text it was given."""
+
+    def __init__(self) -> None:
+        self.calls: list[str] = []
+
+    def __call__(self, texts: Sequence[str]) -> list[list[int]]:
+        self.calls += texts
+        return [[ord(letter) for letter in text] for text in texts]
+
+    def pad(self, rows: Sequence[Sequence[int]]) -> tuple[np.ndarray, np.ndarray]:
+        width = max(map(len, rows))
+        return np.array([[*row, *[0] * (width - len(row))] for row in rows]), np.ones((len(rows), width))
+
+
+def test_the_next_window_is_tokenised_while_one_is_embedded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_FIRST", 2)
+    monkeypatch.setattr(module, "_WINDOW", 2)
+    second = Event()
+
+    class Telling(Letters):
+        def __call__(self, texts: Sequence[str]) -> list[list[int]]:
+            if "c" in texts:
+                second.set()
+            return super().__call__(texts)
+
+    def forward(input_ids: np.ndarray, attention_mask: np.ndarray) -> Floats:
+        # The first window's forward goes on only when the second has come to the tokeniser.
+        assert second.wait(30)
+        return np.ones((len(input_ids), 1), np.float32)
+
+    tokeniser = Telling()
+    stream = plain(tokeniser, forward).stream(letter for letter in "abcdef")
+    assert next(stream)[0] == ["a", "b"]
+    stream.close()
+    # No further than one window ahead.
+    assert tokeniser.calls == ["a", "b", "c", "d"]
+
+
+def test_texts_of_like_lengths_are_batched(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_BATCH", 2)
+    widths: list[int] = []
+
+    def forward(input_ids: np.ndarray, attention_mask: np.ndarray) -> Floats:
+        widths.append(input_ids.shape[1])
+        return np.asarray(input_ids[:, :1], np.float32)
+
+    vectors = plain(Letters(), forward).encode(["dddd", "a", "cccc", "b"])
+    assert widths == [1, 4]
+    assert vectors[:, 0].tolist() == [ord(letter) for letter in "dacb"]
+
+
+def test_a_tokeniser_that_fails_ends_the_stream() -> None:
+    def broken(texts: Sequence[str]) -> list[list[int]]:
+        raise ValueError("no such token")
+
+    with pytest.raises(ValueError, match="no such token"):
+        next(plain(broken, None).stream(["mug"]))
 
 
 def test_threads_get_the_vectors_of_one_alone(encoder: Encoder) -> None:
@@ -125,7 +213,8 @@ def test_a_compiler_that_raises_leaves_float32(
     def broken(*_: Any) -> Any:
         raise error("no such instruction")
 
-    monkeypatch.setattr(module, "converted", broken)
+    monkeypatch.setattr(openvino_module, "converted", broken)
+    monkeypatch.setattr(module, "candidates", lambda _: [BACKENDS["openvino-float32"]])
     monkeypatch.setattr(
         module, "load_sentence_transformer", lambda *_: SimpleNamespace(tokenizer=None, max_seq_length=256)
     )
@@ -133,10 +222,42 @@ def test_a_compiler_that_raises_leaves_float32(
     monkeypatch.setattr(module.Tokeniser, "of", lambda *_: exact._tokeniser)
     monkeypatch.setattr(module, "fingerprint", lambda _: "same")
     assert load_encoder(IndexerConfig(device="cpu")).backend == "torch-float32"
-    assert "openvino could not be used" in caplog.text
+    assert "openvino-float32, which could not be used" in caplog.text
     assert "no such instruction" in caplog.text
     with pytest.raises(ConfigError, match=r'indexer\.backend = "openvino" cannot be used'):
         load_encoder(IndexerConfig(device="cpu", backend="openvino"))
+
+
+@pytest.mark.parametrize("backend", ["openvino", "onnx"])
+def test_a_backend_that_is_not_installed_cannot_be_asked_for(
+    backend: str, exact: Encoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "candidates", lambda _: [])
+    with pytest.raises(ConfigError, match=rf'indexer\.backend = "{backend}" is not installed'):
+        load_encoder(IndexerConfig(device="cpu", backend=backend))
+
+
+def test_without_a_compiler_the_encoder_runs_in_float32_and_says_so(
+    exact: Encoder, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(module, "candidates", lambda _: [])
+    plain = load_encoder(IndexerConfig(device="cpu"))
+    assert (plain.backend, plain.choice) == ("torch-float32", None)
+    assert "neither OpenVINO nor ONNX Runtime is installed" in caplog.text
+
+
+def test_a_backend_of_the_cpu_cannot_be_asked_for_on_a_card(exact: Encoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Nothing is computed on this card.
+    monkeypatch.setattr(module, "choose", lambda _: torch.device("cuda:0"))
+    monkeypatch.setattr(
+        module, "load_sentence_transformer", lambda *_: SimpleNamespace(tokenizer=None, max_seq_length=256)
+    )
+    monkeypatch.setattr(module.Tokeniser, "of", lambda *_: exact._tokeniser)
+    for name in ("_torch_forward", "_half_forward"):
+        monkeypatch.setattr(module, name, lambda *_: words)
+    assert load_encoder(IndexerConfig(device="cuda:0")).backend == "torch-float16"
+    with pytest.raises(ConfigError, match=r'indexer\.backend = "openvino" is for the CPU'):
+        load_encoder(IndexerConfig(device="cuda:0", backend="openvino"))
 
 
 def test_half_precision_leaves_the_reference_in_float32(exact: Encoder) -> None:

@@ -1,6 +1,8 @@
 import csv
+import gc
 import gzip
 import math
+import weakref
 from collections import Counter
 from pathlib import Path
 
@@ -147,3 +149,15 @@ def test_rows_beyond_the_end_are_damage(tmp_path: Path) -> None:
     np.save(path, rows)
     with pytest.raises(SnapshotError, match="name rows that are not there"):
         LexicalIndex.load(tmp_path)
+
+
+def test_a_dropped_index_is_freed_at_once() -> None:
+    index = LexicalIndex.build(TEXTS)
+    index.expand("red mug")
+    alive = weakref.ref(index)
+    gc.disable()
+    try:
+        del index
+        assert alive() is None
+    finally:
+        gc.enable()

@@ -7,6 +7,7 @@ from typing import Any
 import polars as pl
 import pytest
 
+from indexer import readers
 from indexer.canonical import PRODUCTS
 from indexer.errors import InputError
 from indexer.readers import MOST_ID_BYTES, MOST_TITLE_CHARACTERS, Reject, read_catalogue
@@ -233,13 +234,32 @@ def test_another_separator_shows_as_a_missing_column(put: Put) -> None:
         (["", "", ""], pl.String, [None, None, None]),
     ],
 )
+@pytest.mark.parametrize("block", [1, 2, 10_000])
 def test_a_further_column_takes_the_type_all_its_values_have(
-    values: list[str], dtype: type[pl.DataType], expected: list[Any], put: Put
+    block: int,
+    values: list[str],
+    dtype: type[pl.DataType],
+    expected: list[Any],
+    put: Put,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(readers, "_BLOCK", block)
     rows = "".join(f"A{i},T,{value}\n" for i, value in enumerate(values))
     column = read_catalogue(put("c.csv", b"product_id,title,extra\n" + rows.encode())).products["extra"]
     assert column.dtype == dtype
     assert column.to_list() == expected
+
+
+def test_a_further_column_may_begin_in_a_later_block(put: Put, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(readers, "_BLOCK", 2)
+    rows: list[dict[str, Any]] = [{"product_id": f"A{i}", "title": "T"} for i in range(5)]
+    rows[1]["size"], rows[4]["size"], rows[2]["colour"] = "4", 5, "red"
+    content = "".join(json.dumps(row) + "\n" for row in rows).encode()
+    products = read_catalogue(put("c.jsonl", content)).products
+    assert products.columns == [*PRODUCTS, "size", "colour"]
+    assert products["size"].to_list() == [None, 4, None, None, 5]
+    assert products["colour"].to_list() == [None, None, "red", None, None]
+    assert products["product_id"].to_list() == ["A0", "A1", "A2", "A3", "A4"]
 
 
 @pytest.mark.parametrize(

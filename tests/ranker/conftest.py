@@ -1,6 +1,6 @@
 """What the ranker's tests share: an encoder without a model, small catalogues, and a sample shop trained on."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple, cast
@@ -43,11 +43,16 @@ class HashEncoder:
     """A text is the sum of one random vector for each of its tokens: shared words make texts near."""
 
     name, fingerprint, dimensions, backend, tuned = "hash", "0123456789abcdef", DIMENSIONS, "numpy", None
+    choice = None
 
     def encode(self, texts: Sequence[str], progress: Callable[[int], None] | None = None) -> np.ndarray:
         sums = [sum((_token_vector(int(t)) for t in token_hashes(text)), _token_vector(0) * 1e-3) for text in texts]
         vectors = np.array(sums, np.float32).reshape(len(texts), DIMENSIONS)
         return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+    def stream(self, texts: Iterable[str]) -> Iterator[tuple[list[str], np.ndarray]]:
+        for text in texts:
+            yield [text], self.encode([text])
 
 
 class _Titles:

@@ -5,7 +5,7 @@ import io
 import shutil
 import threading
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -62,6 +62,7 @@ class HashEncoder:
     """A text is the sum of one random vector for each of its tokens: shared words make texts near."""
 
     backend = "numpy"
+    choice = None
 
     def __init__(self, name: str, dimensions: int, tuned: Mapping[str, Any] | None) -> None:
         self.name, self.dimensions, self.tuned = name, dimensions, tuned
@@ -71,6 +72,10 @@ class HashEncoder:
         sums = [sum((_token_vector(int(t)) for t in token_hashes(text)), _token_vector(0) * 1e-3) for text in texts]
         vectors = np.array(sums, np.float32).reshape(len(texts), DIMENSIONS)[:, : self.dimensions]
         return np.asarray(vectors / np.linalg.norm(vectors, axis=1, keepdims=True), np.float32)
+
+    def stream(self, texts: Iterable[str]) -> Iterator[tuple[list[str], np.ndarray]]:
+        for text in texts:
+            yield [text], self.encode([text])
 
 
 def hash_encoder(name: str = "hash", dimensions: int = DIMENSIONS, tuned: Mapping[str, Any] | None = None) -> Encoder:
