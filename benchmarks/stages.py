@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from result import distribution, environment, write_result
 
-from indexer.dense import FILE
+from indexer.dense import FILE, DenseIndex
 from indexer.device import one_thread
 from indexer.encoder import Encoder, load_sentence_transformer, resolve
 from indexer.snapshot import LEXICAL, IndexSnapshot, open_latest
@@ -81,8 +81,8 @@ class Bare(NamedTuple):
         index, parameters = None, None
         if snapshot.index.kind != "exact":
             index = faiss.read_index(str(snapshot.folder / FILE))
-            if isinstance(faiss.downcast_index(index), faiss.IndexHNSW):
-                parameters = faiss.SearchParametersHNSW(efSearch=max(settings.indexer.ef_search, k))
+            if snapshot.index.kind.startswith("HNSW") and isinstance(snapshot.index, DenseIndex):
+                parameters = faiss.SearchParametersHNSW(efSearch=max(snapshot.index.tuning.effort, k))
 
         def lexical(context: Context) -> Any:
             words = [word for word in tokens(normalise(context.query)) if word in bm25.vocab_dict]

@@ -9,24 +9,23 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from indexer.arrays import Floats
+from indexer.arrays import mapped
 from indexer.config import IndexerConfig
-from indexer.dense import DenseIndex, chosen_kind
+from indexer.dense import chosen_kind
 from indexer.embeddings import EmbeddingCache
 from indexer.encoder import Encoder
 from indexer.errors import InputError, SnapshotError
-from indexer.exact import ExactIndex
-from indexer.index import NOTHING, Index
 from indexer.lexical import LexicalIndex
 from indexer.readers import Catalogue, read_catalogue
 from indexer.rendered import write_rendered
 from indexer.snapshot import LEXICAL, PRODUCTS, TOKEN_OFFSETS, TOKENS, VECTORS, open_latest
 from indexer.store import Store
 from indexer.text import token_hashes
+from indexer.tuning import filled
 
 REJECTS = "rejects.jsonl"
-# Titles held out of the index while its recall is measured.
-_HELD_OUT = 1_000
+# Titles whose tokens are held as one array each at a time: an empty array takes as much as 14 tokens.
+_BLOCK = 10_000
 
 # Called with a stage, how many units are done since the last call, and how many there are.
 Progress = Callable[[str, int, int], None]
@@ -41,17 +40,16 @@ def build_index(store: Store, config: IndexerConfig, encoder: Encoder, progress:
     catalogue = read_catalogue(config.catalogue, config.columns)
     _check_rejects(store, catalogue, config)
     # Shuffled rows make the last ones a fair sample to hold out, and give the index no order to depend on.
-    products = catalogue.products.sample(fraction=1.0, shuffle=True, seed=0)
-    titles = products["title"].to_list()
-    texts = _texts(products, config)
+    catalogue = catalogue._replace(products=catalogue.products.sample(fraction=1.0, shuffle=True, seed=0))
+    titles, texts = catalogue.products["title"], _texts(catalogue.products, config)
     cache = EmbeddingCache(store.root / "work" / f"embeddings-{encoder.fingerprint}")
     _offer_last_index(store, config, encoder, cache)
     embedded = cache.fill(titles, encoder, lambda n: progress("embed", n, len(titles)))
-    counts = {"products": len(products), "rejected": len(catalogue.rejects), "embedded": embedded}
+    counts = {"products": len(titles), "rejected": len(catalogue.rejects), "embedded": embedded}
 
     def fill(folder: Path) -> Mapping[str, Any]:
         LexicalIndex.build(texts).save(folder / LEXICAL)
-        index = _write(folder, products, catalogue, encoder, cache, config, progress)
+        index = _write(folder, catalogue, encoder, cache, config, progress)
         return {
             "encoder": _told(encoder),
             "dimensions": encoder.dimensions,
@@ -66,9 +64,10 @@ def build_index(store: Store, config: IndexerConfig, encoder: Encoder, progress:
 
 
 def _told(encoder: Encoder) -> dict[str, Any]:
-    """The manifest's entry on the encoder: what it is, and what a tuned one has seen of the log."""
+    """The manifest's entry on the encoder: what it is, how its backend was chosen, what a tuned one saw of the log."""
     told = {"name": encoder.name, "fingerprint": encoder.fingerprint, "backend": encoder.backend}
-    return told if encoder.tuned is None else told | {"tuned": dict(encoder.tuned)}
+    rest = {"choice": encoder.choice, "tuned": encoder.tuned}
+    return told | {name: dict(value) for name, value in rest.items() if value is not None}
 
 
 def _check_rejects(store: Store, catalogue: Catalogue, config: IndexerConfig) -> None:
@@ -87,7 +86,7 @@ def _check_rejects(store: Store, catalogue: Catalogue, config: IndexerConfig) ->
         )
 
 
-def _texts(products: pl.DataFrame, config: IndexerConfig) -> list[str]:
+def _texts(products: pl.DataFrame, config: IndexerConfig) -> pl.Series:
     """Every product's title and its `indexer.text_columns`, which are searched by word."""
     if unknown := [name for name in config.text_columns if name not in products.columns]:
         raise InputError(
@@ -95,7 +94,7 @@ def _texts(products: pl.DataFrame, config: IndexerConfig) -> list[str]:
             f"Its columns are {', '.join(map(repr, products.columns))}."
         )
     columns = [pl.col(name).cast(pl.String) for name in dict.fromkeys(("title", *config.text_columns))]
-    return products.select(pl.concat_str(columns, separator=" | ", ignore_nulls=True)).to_series().to_list()
+    return products.select(pl.concat_str(columns, separator=" | ", ignore_nulls=True)).to_series()
 
 
 def _write_rejects(path: Path, catalogue: Catalogue) -> None:
@@ -105,17 +104,17 @@ def _write_rejects(path: Path, catalogue: Catalogue) -> None:
 
 def _offer_last_index(store: Store, config: IndexerConfig, encoder: Encoder, cache: EmbeddingCache) -> None:
     try:
-        last = open_latest(store, config)
+        # Its vectors are read and not searched: they need not be copied to a card.
+        last = open_latest(store, config.model_copy(update={"device": "cpu"}))
     except SnapshotError:
         return
     # A damaged vector must not be handed on from index to index.
     if last.encoder_fingerprint == encoder.fingerprint and not store.verify("indexes", last.id):
-        cache.offer(last.products.column("title").to_pylist(), last.vectors)
+        cache.offer(pl.Series(last.products.column("title")), last.vectors)
 
 
 def _write(
     folder: Path,
-    products: pl.DataFrame,
     catalogue: Catalogue,
     encoder: Encoder,
     cache: EmbeddingCache,
@@ -123,53 +122,30 @@ def _write(
     progress: Progress,
 ) -> dict[str, Any]:
     """Write every file of the snapshot; returns the manifest's entry on the index."""
-    titles = products["title"].to_list()
+    products, titles = catalogue.products, catalogue.products["title"]
     products.write_ipc(folder / PRODUCTS, compat_level=pl.CompatLevel.oldest())
     write_rendered(products, folder)
     _write_rejects(folder / REJECTS, catalogue)
     _write_tokens(folder, titles)
     shape = (len(titles), encoder.dimensions)
-    vectors = np.lib.format.open_memmap(folder / VECTORS, mode="w+", dtype=np.float32, shape=shape)
-    cache.gather(titles, vectors)
-    vectors.flush()
-    kind = chosen_kind(config, len(titles))
+    written = np.lib.format.open_memmap(folder / VECTORS, mode="w+", dtype=np.float32, shape=shape)
+    cache.gather(titles, written)
+    written.flush()
+    # What was written stays in memory as long as it is mapped.
+    del written
+    vectors = mapped(folder / VECTORS)
     progress("index", 0, len(titles))
-    index, recall = _indexed(kind, vectors, config)
+    index, entry = filled(chosen_kind(config, len(titles)), vectors, config)
     index.save(folder)
     progress("index", len(titles), len(titles))
-    return {"kind": kind, "recall_at_100": recall, "held_out": _held_out(len(titles))}
+    return entry
 
 
-def _write_tokens(folder: Path, titles: list[str]) -> None:
-    lists = [token_hashes(title) for title in titles]
-    np.save(folder / TOKENS, np.concatenate(lists))
-    np.save(folder / TOKEN_OFFSETS, np.cumsum([0, *map(len, lists)], dtype=np.int64))
-
-
-def _held_out(rows: int) -> int:
-    return min(_HELD_OUT, rows // 10)
-
-
-def _indexed(kind: str, vectors: Floats, config: IndexerConfig) -> tuple[Index, float]:
-    """The index over all vectors, and its recall@100 measured with queries it did not hold at that time."""
-    if kind == "exact":
-        return ExactIndex(vectors), 1.0
-    first = len(vectors) - _held_out(len(vectors))
-    index = DenseIndex.build(kind, vectors[:first], config).extended(vectors[:first])
-    recall = measure_recall(index, ExactIndex(vectors[:first]), np.asarray(vectors[first:]))
-    return index.extended(vectors), recall
-
-
-def measure_recall(index: Index, oracle: ExactIndex, queries: Floats, k: int = 100) -> float:
-    """The mean share of the oracle's k best that `index` finds; a neighbour that ties with the k-th counts as found.
-
-    What was found is scored again by the vectors themselves: a compressed index only estimates its scores.
-    """
-    if not len(queries) or not len(index):
-        return 1.0
-    k = min(k, len(index))
-    worst = oracle.search(queries, k).scores[:, -1]
-    rows = index.search(queries, k).rows
-    scores = (oracle.vectors[found[found != NOTHING]] @ query for found, query in zip(rows, queries, strict=True))
-    found = sum(int((s >= least - 1e-5).sum()) for s, least in zip(scores, worst, strict=True))
-    return found / rows.size
+def _write_tokens(folder: Path, titles: pl.Series) -> None:
+    hashes, lengths = [], [0]
+    for start in range(0, len(titles), _BLOCK):
+        lists = [token_hashes(title) for title in titles[start : start + _BLOCK]]
+        hashes.append(np.concatenate(lists))
+        lengths += map(len, lists)
+    np.save(folder / TOKENS, np.concatenate(hashes))
+    np.save(folder / TOKEN_OFFSETS, np.cumsum(lengths, dtype=np.int64))

@@ -36,7 +36,9 @@ class IndexerConfig(Table):
         description="Build with the newest encoder that `vitrine train encoder` made of this one, if there is any.",
     )
     backend: str = Field(
-        "auto", pattern="^(auto|torch|openvino)$", description="auto: compiled on the CPU if it agrees."
+        "auto",
+        pattern="^(auto|torch|openvino|onnx)$",
+        description="Of the encoder on the CPU. auto: the fastest that agrees with float32.",
     )
     device: str = Field(
         "auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="auto: the first CUDA card, else the CPU."
@@ -44,11 +46,14 @@ class IndexerConfig(Table):
     threads: int = Field(0, ge=0, description="Threads of the encoder; 0 means every core.")
     index: str = Field("auto", description="auto, exact, or a FAISS factory string such as HNSW32 or IVF1024,Flat.")
     exact_up_to: int = Field(20_000, ge=0, description="With index = auto: exact up to this many products, HNSW above.")
-    ef_search: int = Field(128, ge=1, description="HNSW: candidates kept while searching.")
-    nprobe: int = Field(32, ge=1, description="IVF: lists visited.")
-    exact_below_share: float = Field(
-        0.2, ge=0, le=1, description="A filter that keeps less than this share is answered exactly over what it keeps."
+    recall_target: float = Field(
+        0.98, gt=0, le=1, description="The share of the 100 nearest that a search must find; a build tunes it to that."
     )
+    ef_construction: int = Field(
+        200, ge=1, description="HNSW: candidates kept while building. Fewer build sooner and find less."
+    )
+    ef_search: int = Field(0, ge=0, description="HNSW: candidates kept while searching; 0: as the build tuned it.")
+    nprobe: int = Field(0, ge=0, description="IVF: lists visited; 0: as the build tuned it.")
 
     @field_validator("columns")
     @classmethod

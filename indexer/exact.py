@@ -2,13 +2,17 @@
 
 from pathlib import Path
 
+import faiss
 import numpy as np
 
-from indexer.arrays import Floats, Mask
+from indexer.arrays import Floats, Ints, Mask
 from indexer.index import NOTHING, Neighbours
 
 # Rows scored at a time, so that a batch of 64 queries needs 64 x 65,536 x 4 bytes = 16 MiB and not the whole catalogue.
 _BLOCK = 65_536
+# Up to so many queries, kept rows are scored where they are: to copy a tenth of 100,000 vectors for one product takes
+# 15 ms, to score them in place 1 ms.
+_FEW = 4
 
 
 class ExactIndex:
@@ -17,7 +21,7 @@ class ExactIndex:
     kind = "exact"
 
     def __init__(self, vectors: Floats) -> None:
-        self.vectors = vectors
+        self.vectors = np.ascontiguousarray(vectors, np.float32)
 
     @property
     def dimensions(self) -> int:
@@ -30,30 +34,46 @@ class ExactIndex:
         """See `Index.search`. Ties are broken by row, so that answers are repeatable."""
         allowed = None if mask is None else np.flatnonzero(mask)
         total = len(self.vectors) if allowed is None else len(allowed)
-        rows = np.full((len(queries), 0), NOTHING, np.int64)
-        scores = np.full((len(queries), 0), -np.inf, np.float32)
+        rows = np.empty((len(queries), 0), np.int64)
+        scores = np.empty((len(queries), 0), np.float32)
         for start in range(0, total, _BLOCK):
-            stop = min(start + _BLOCK, total)
-            block = np.arange(start, stop) if allowed is None else allowed[start:stop]
-            vectors = self.vectors[start:stop] if allowed is None else self.vectors[block]
-            rows = np.hstack([rows, np.broadcast_to(block, (len(queries), len(block)))])
-            scores = np.hstack([scores, queries @ vectors.T])
-            rows, scores = _best(rows, scores, k)
+            block = None if allowed is None else allowed[start : start + _BLOCK]
+            places, near = _best(self._scores(queries, start, block), k)
+            rows = np.hstack([rows, places + start if block is None else block[places]])
+            scores = np.hstack([scores, near])
+            kept, scores = _best(scores, k)
+            rows = np.take_along_axis(rows, kept, 1)
         missing = k - rows.shape[1]
         if missing > 0:
             rows = np.pad(rows, ((0, 0), (0, missing)), constant_values=NOTHING)
             scores = np.pad(scores, ((0, 0), (0, missing)), constant_values=-np.inf)
         return Neighbours(*_sorted(rows, scores))
 
+    def _scores(self, queries: Floats, start: int, block: Ints | None) -> Floats:
+        """Of the rows of `block`, or of the _BLOCK rows from `start`: [queries, rows]."""
+        if block is None:
+            return queries @ self.vectors[start : start + _BLOCK].T
+        if len(queries) > _FEW:
+            return queries @ self.vectors[block].T
+        scores = np.empty((len(queries), len(block)), np.float32)
+        queries, ids = np.ascontiguousarray(queries, np.float32), np.ascontiguousarray(block)
+        for query, into in zip(queries, scores, strict=True):
+            faiss.fvec_inner_products_by_idx(
+                *map(faiss.swig_ptr, (into, query, self.vectors, ids)), self.dimensions, 1, len(ids)
+            )
+        return scores
+
     def save(self, folder: Path) -> None:
         """Nothing: vectors.npy is the index."""
 
 
-def _best(rows: np.ndarray, scores: np.ndarray, k: int) -> Neighbours:
-    if scores.shape[1] <= k:
-        return Neighbours(rows, scores)
-    places = np.argpartition(-scores, k - 1, axis=1)[:, :k]
-    return Neighbours(np.take_along_axis(rows, places, 1), np.take_along_axis(scores, places, 1))
+def _best(scores: Floats, k: int) -> Neighbours:
+    """The places in `scores` [queries, rows] of the k best of each query, in no order, and their scores."""
+    wide = scores.shape[1]
+    if wide <= k:
+        return Neighbours(np.broadcast_to(np.arange(wide), scores.shape), scores)
+    places = np.argpartition(scores, wide - k, axis=1)[:, wide - k :]
+    return Neighbours(places, np.take_along_axis(scores, places, 1))
 
 
 def _sorted(rows: np.ndarray, scores: np.ndarray) -> Neighbours:

@@ -21,7 +21,7 @@ class Index(Protocol):
 
     @property
     def kind(self) -> str:
-        """`exact`, or the FAISS factory string."""
+        """`exact`, the FAISS factory string, or where it is searched: `exact on cuda:0 (float16)`."""
 
     @property
     def dimensions(self) -> int:

@@ -44,7 +44,8 @@ class IndexSnapshot:
             self.tokens = TokenLists(mapped(self.folder / TOKENS), mapped(self.folder / TOKEN_OFFSETS))
         except (OSError, EOFError, ValueError) as error:
             raise SnapshotError(f"{self.folder} is damaged: {error}. Build the index again.") from error
-        self.index: Index = open_index(self.manifest["index"]["kind"], self.folder, self.vectors, config)
+        entry = self.manifest["index"]
+        self.index: Index = open_index(entry["kind"], self.folder, self.vectors, config, entry.get("tuning"))
         self.lexical = LexicalIndex.load(self.folder / LEXICAL)
         self.rendered = open_rendered(self.folder)
         for part in (self.lexical, self.rendered):

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,9 +11,9 @@ from safetensors.torch import load_file, save_file
 from indexer.arrays import Floats, mapped
 from indexer.config import IndexerConfig
 from indexer.dense import DenseIndex, chosen_kind, open_index
-from indexer.exact import ExactIndex
 from indexer.index import Index
 from indexer.text import query_key
+from indexer.tuning import filled
 from ranker.features import Context
 from ranker.history import EMPTY, History
 from ranker.user_tower import UserTower, in_space, user_vector
@@ -63,19 +64,17 @@ class ProductSpace:
         save_file(tensors, folder / _TOWER)
         np.save(folder / _PRODUCTS, self.vectors)
         self.index.save(folder)
-        return {"index": self.index.kind, "space": int(self.projection.shape[0]), "tower": self.tower is not None}
+        entry = {"index": self.index.kind, "space": int(self.projection.shape[0]), "tower": self.tower is not None}
+        return entry | {"tuning": self.index.tuning.told()} if isinstance(self.index, DenseIndex) else entry
 
 
 def make_space(tower: UserTower | None, projection: Floats, vectors: Floats, config: IndexerConfig) -> ProductSpace:
     """The space over `vectors`, indexed as the titles are."""
-    kind = chosen_kind(config, len(vectors))
-    index: Index = ExactIndex(vectors)
-    if kind != "exact":
-        index = DenseIndex.build(kind, vectors, config).extended(vectors)
+    index, _ = filled(chosen_kind(config, len(vectors)), vectors, config)
     return ProductSpace(tower, projection, vectors, index)
 
 
-def load_space(folder: Path, entry: dict[str, object], config: IndexerConfig) -> ProductSpace:
+def load_space(folder: Path, entry: dict[str, Any], config: IndexerConfig) -> ProductSpace:
     """Open what `ProductSpace.save` wrote."""
     tensors = load_file(folder / _TOWER)
     projection = tensors.pop("projection")
@@ -85,4 +84,5 @@ def load_space(folder: Path, entry: dict[str, object], config: IndexerConfig) ->
         tower.load_state_dict({name.removeprefix("tower."): tensor for name, tensor in tensors.items()})
         tower.eval()
     vectors = mapped(folder / _PRODUCTS)
-    return ProductSpace(tower, projection.numpy(), vectors, open_index(str(entry["index"]), folder, vectors, config))
+    index = open_index(entry["index"], folder, vectors, config, entry.get("tuning"))
+    return ProductSpace(tower, projection.numpy(), vectors, index)

@@ -116,8 +116,8 @@ class Releases:
         recall = float(snapshot.manifest["index"]["recall_at_100"])
         if recall < LEAST_RECALL:
             raise GateError(
-                f"Index {index} has recall@100 {recall:.3f}, less than {LEAST_RECALL}. Raise indexer.ef_search or "
-                "indexer.nprobe, or choose another indexer.index."
+                f"Index {index} has recall@100 {recall:.3f}, less than {LEAST_RECALL}. Raise "
+                "indexer.ef_construction or indexer.recall_target, or choose another indexer.index."
             )
         report = stored_report(self._store, model)
         return {"checksums": "ok", "recall_at_100": recall, "ndcg": None if report is None else _headline(report)}

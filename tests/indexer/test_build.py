@@ -10,15 +10,13 @@ import numpy as np
 import pytest
 
 from indexer import build, embeddings
-from indexer.arrays import Floats
-from indexer.build import REJECTS, build_index, measure_recall
+from indexer.build import REJECTS, build_index
 from indexer.config import IndexerConfig
-from indexer.dense import DenseIndex
+from indexer.dense import GRAPH, DenseIndex
 from indexer.errors import InputError, SnapshotError
-from indexer.exact import ExactIndex
-from indexer.index import Index
 from indexer.snapshot import VECTORS, IndexSnapshot, open_latest
 from indexer.store import Store
+from indexer.text import token_hashes
 
 TITLES = [f"product number {i}" for i in range(100)]
 WriteCatalogue = Callable[..., Path]
@@ -104,49 +102,32 @@ def test_hnsw_above_exact_up_to(store: Store, encoder: Any, catalogue: WriteCata
     config = IndexerConfig(catalogue=catalogue(TITLES), exact_up_to=99)
     build_index(store, config, encoder, ignore)
     index = open_latest(store, config)
-    assert (index.manifest["index"]["kind"], index.index.kind, len(index.index)) == ("HNSW32", "HNSW32", 100)
+    assert (index.manifest["index"]["kind"], index.index.kind, len(index.index)) == (GRAPH, GRAPH, 100)
     assert index.index.search(index.vectors[:5], 1).rows[:, 0].tolist() == [0, 1, 2, 3, 4]
 
 
-def test_the_recall_of_the_manifest_is_that_of_titles_held_out(
+def test_the_manifest_holds_what_the_tuning_measured(store: Store, encoder: Any, catalogue: WriteCatalogue) -> None:
+    config = IndexerConfig(catalogue=catalogue([f"title {i}" for i in range(2_000)]), index="IVF16,Flat")
+    entry = store.manifest("indexes", build_index(store, config, encoder, ignore))["index"]
+    index = open_latest(store, config).index
+    assert isinstance(index, DenseIndex)
+    assert index.tuning.told() == entry["tuning"]
+    efforts = [point["effort"] for point in entry["tuning"]["points"]]
+    assert efforts == [1, 2, 4, 8, 16][: len(efforts)]
+    reached = [point for point in entry["tuning"]["points"] if point["recall"] >= config.recall_target]
+    assert (entry["tuning"]["effort"], entry["recall_at_100"]) == (reached[0]["effort"], reached[0]["recall"])
+    assert (entry["kind"], entry["held_out"], entry["tuning"]["target"]) == ("IVF16,Flat", 200, 0.98)
+
+
+def test_tokens_are_written_by_blocks(
     store: Store, encoder: Any, catalogue: WriteCatalogue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    measured: list[tuple[Floats, Floats, float]] = []
-
-    def watched(index: Index, oracle: ExactIndex, queries: Floats) -> float:
-        assert len(index) == len(oracle) == 1_800
-        measured.append((oracle.vectors.copy(), queries.copy(), measure_recall(index, oracle, queries)))
-        return measured[-1][2]
-
-    monkeypatch.setattr(build, "measure_recall", watched)
-    titles = [f"title {i}" for i in range(2_000)]
-    config = IndexerConfig(catalogue=catalogue(titles), index="IVF16,Flat", nprobe=4)
+    monkeypatch.setattr(build, "_BLOCK", 7)
+    config = IndexerConfig(catalogue=catalogue(["!", *TITLES]))
     build_index(store, config, encoder, ignore)
     index = open_latest(store, config)
-    [(held_in, held_out, recall)] = measured
-    assert (len(held_out), index.manifest["index"]["held_out"]) == (200, 200)
-    assert not {row.tobytes() for row in held_in} & {row.tobytes() for row in held_out}
-    assert index.manifest["index"]["recall_at_100"] == recall
-    # A quarter of the lists of vectors without clusters.
-    assert 0.2 < recall < 0.9
-    assert len(index.index) == 2_000
-
-
-@pytest.mark.parametrize("kind", ["SQ4", "IVF16,Flat", "Flat"])
-def test_recall_is_the_share_of_the_true_neighbours(kind: str, clustered: Callable[[int, int], Floats]) -> None:
-    vectors, queries = clustered(1_000, 1), clustered(20, 2)
-    index = DenseIndex.build(kind, vectors, IndexerConfig(nprobe=2)).extended(vectors)
-    true = np.argsort(-(queries.astype(np.float64) @ vectors.T.astype(np.float64)), axis=1)[:, :50]
-    found = index.search(queries, 50).rows
-    shares = [len(set(t) & set(f)) / 50 for t, f in zip(true.tolist(), found.tolist(), strict=True)]
-    assert measure_recall(index, ExactIndex(vectors), queries, k=50) == pytest.approx(np.mean(shares), abs=1e-3)
-
-
-def test_recall_without_queries_or_rows_is_whole(clustered: Callable[[int, int], Floats]) -> None:
-    full, empty = ExactIndex(clustered(10, 1)), ExactIndex(clustered(0, 1))
-    assert measure_recall(full, full, clustered(0, 2)) == 1.0
-    assert measure_recall(empty, empty, clustered(3, 2)) == 1.0
-    assert measure_recall(full, full, clustered(3, 2), k=100) == 1.0
+    wanted = [token_hashes(title).tolist() for title in index.products.column("title").to_pylist()]
+    assert [part.tolist() for part in np.split(index.tokens.hashes, index.tokens.offsets[1:-1])] == wanted
 
 
 def columns_catalogue(path: Path) -> Path:
@@ -212,7 +193,7 @@ KILLED = """
 import importlib.util, os, signal, sys
 from pathlib import Path
 
-from indexer import embeddings
+from indexer import build, embeddings
 from indexer.build import build_index
 from indexer.config import IndexerConfig
 from indexer.store import Store
@@ -227,7 +208,7 @@ def save_and_die(cache, keys, vectors):
     if len(list(cache.folder.glob("*.keys.npy"))) == 2:
         os.kill(os.getpid(), signal.SIGKILL)
 
-embeddings._SHARD = 10
+embeddings._SHARD, embeddings._SECONDS = 10, float("inf")
 embeddings.EmbeddingCache._save = save_and_die
 config = IndexerConfig(catalogue=Path(sys.argv[3]))
 build_index(Store(Path(sys.argv[2])), config, stand_in.FakeEncoder(), lambda *step: None)

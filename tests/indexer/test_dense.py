@@ -4,45 +4,45 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from indexer.arrays import Floats
+from indexer import dense
+from indexer.arrays import Floats, Mask
 from indexer.config import IndexerConfig
-from indexer.dense import FILE, DenseIndex, chosen_kind, open_index
+from indexer.dense import FILE, GRAPH, DenseIndex, chosen_kind, open_index
 from indexer.errors import ConfigError, SnapshotError
 from indexer.exact import ExactIndex
+from indexer.index import NOTHING, Neighbours
+from indexer.planner import Filtered, Point, Tuning
 
+Draw = Callable[[int, int], Floats]
 CONFIG = IndexerConfig()
 
 
 @pytest.mark.parametrize(
     ("setting", "rows", "kind"),
-    [("auto", 100, "exact"), ("auto", 101, "HNSW32"), ("exact", 10**7, "exact"), ("IVF16,Flat", 1, "IVF16,Flat")],
+    [("auto", 100, "exact"), ("auto", 101, GRAPH), ("exact", 10**7, "exact"), ("IVF16,Flat", 1, "IVF16,Flat")],
 )
 def test_the_kind_follows_the_setting_and_the_rows(setting: str, rows: int, kind: str) -> None:
     assert chosen_kind(IndexerConfig(index=setting, exact_up_to=100), rows) == kind
 
 
-def test_a_word_that_is_no_factory_string_is_named(clustered: Callable[[int, int], Floats]) -> None:
+def test_a_word_that_is_no_factory_string_is_named(clustered: Draw) -> None:
     with pytest.raises(ConfigError, match=r'indexer\.index = "Bogus7" is not a FAISS factory string'):
         DenseIndex.build("Bogus7", clustered(10, 1), CONFIG)
 
 
-def test_too_few_vectors_to_train_on_are_named(clustered: Callable[[int, int], Floats]) -> None:
+def test_too_few_vectors_to_train_on_are_named(clustered: Draw) -> None:
     with pytest.raises(ConfigError, match=r'indexer\.index = "IVF64,Flat" cannot be trained on 10 vectors'):
         DenseIndex.build("IVF64,Flat", clustered(10, 1), CONFIG)
 
 
 @pytest.mark.parametrize("kind", ["NSG32", "IVF16,Flat,RFlat"])
-def test_a_kind_that_cannot_filter_is_refused_when_it_is_built(
-    kind: str, clustered: Callable[[int, int], Floats]
-) -> None:
+def test_a_kind_that_cannot_filter_is_refused_when_it_is_built(kind: str, clustered: Draw) -> None:
     with pytest.raises(ConfigError, match="cannot be searched under a filter"):
         DenseIndex.build(kind, clustered(2_000, 1), CONFIG)
 
 
 @pytest.mark.parametrize("kind", ["PCA16,IVF16,Flat", "PCA16,Flat", "HNSW32,SQ8"])
-def test_a_composed_kind_filters_and_visits_nprobe_lists(
-    kind: str, clustered: Callable[[int, int], Floats], tmp_path: Path
-) -> None:
+def test_a_composed_kind_filters_and_visits_nprobe_lists(kind: str, clustered: Draw, tmp_path: Path) -> None:
     vectors, queries = clustered(2_000, 1), clustered(10, 2)
     DenseIndex.build(kind, vectors, CONFIG).extended(vectors).save(tmp_path)
     index = open_index(kind, tmp_path, vectors, CONFIG)
@@ -53,12 +53,12 @@ def test_a_composed_kind_filters_and_visits_nprobe_lists(
     assert (index.search(queries, 1_900).rows >= 0).all()
 
 
-def test_an_empty_index_finds_nothing(clustered: Callable[[int, int], Floats]) -> None:
+def test_an_empty_index_finds_nothing(clustered: Draw) -> None:
     index = DenseIndex.build("HNSW32", clustered(5, 1), CONFIG)
     assert index.search(clustered(2, 2), 3).rows.tolist() == [[-1, -1, -1], [-1, -1, -1]]
 
 
-def test_an_index_grows_to_all_vectors(clustered: Callable[[int, int], Floats]) -> None:
+def test_an_index_grows_to_all_vectors(clustered: Draw) -> None:
     vectors = clustered(500, 1)
     index = DenseIndex.build("HNSW32", vectors, CONFIG)
     assert len(index) == 0
@@ -67,22 +67,114 @@ def test_an_index_grows_to_all_vectors(clustered: Callable[[int, int], Floats]) 
     assert index.search(vectors[450:], 1).rows[:, 0].tolist() == list(range(450, 500))
 
 
-def test_k_above_ef_search_still_finds_k(clustered: Callable[[int, int], Floats]) -> None:
+def test_k_above_ef_search_still_finds_k(clustered: Draw) -> None:
     vectors = clustered(2_000, 1)
     index = DenseIndex.build("HNSW32", vectors, IndexerConfig(ef_search=4)).extended(vectors)
     assert (index.search(clustered(5, 2), 300).rows >= 0).all()
 
 
-def test_a_filter_that_keeps_fewer_than_k_is_answered_exactly(clustered: Callable[[int, int], Floats]) -> None:
+def test_a_filter_that_keeps_fewer_than_k_is_answered_exactly(clustered: Draw) -> None:
     vectors, queries = clustered(200, 1), clustered(5, 2)
-    index = DenseIndex.build("HNSW32", vectors, IndexerConfig(exact_below_share=0)).extended(vectors)
+    index = DenseIndex.build("HNSW32", vectors, CONFIG).extended(vectors)
     mask = np.arange(200) < 60
     np.testing.assert_array_equal(
         index.search(queries, 60, mask).rows, ExactIndex(vectors).search(queries, 60, mask).rows
     )
 
 
-def test_another_number_of_rows_is_refused(clustered: Callable[[int, int], Floats], tmp_path: Path) -> None:
+def far_from(query: Floats, vectors: Floats) -> Mask:
+    """A mask that keeps the half of the vectors which is farthest from a query [dimensions]."""
+    scores = vectors @ query
+    return scores < np.median(scores)
+
+
+def test_a_filter_that_leaves_out_the_neighbourhood_is_answered_exactly(clustered: Draw) -> None:
+    vectors, queries = clustered(4_000, 1), clustered(1, 2)
+    index = DenseIndex.build("HNSW16", vectors, CONFIG).extended(vectors)
+    mask = far_from(queries[0], vectors)
+    # The graph never gets there: nothing but exact search finds them.
+    assert (index.search_with(128, queries, 50, mask).rows == NOTHING).any()
+    found, exact = index.search(queries, 50, mask), ExactIndex(vectors).search(queries, 50, mask)
+    np.testing.assert_array_equal(found.rows, exact.rows)
+
+
+def test_queries_that_a_filtered_graph_leaves_short_are_answered_exactly(clustered: Draw) -> None:
+    vectors, queries = clustered(4_000, 1), clustered(6, 2)
+    measured = [Filtered(0.0001, 1e9, [Point(100, 1.0, 0.1)]), Filtered(1.0, 1e9, [Point(100, 1.0, 0.1)])]
+    tuning = Tuning(0.9, 100, [Point(100, 1.0, 0.1)], measured)
+    index = DenseIndex.build("HNSW16", vectors, CONFIG).extended(vectors).with_tuning(tuning)
+    # By this table the graph always suffices; of what is near the first query the filter keeps one row of a hundred.
+    near = index.search(queries, 100).rows
+    mask = far_from(queries[0], vectors)
+    mask[near[:, 50]] = True
+    short = (index.search_with(100, queries, 60, mask).rows == NOTHING).any(axis=1)
+    assert short[0]
+    found, exact = index.search(queries, 60, mask), ExactIndex(vectors).search(queries, 60, mask)
+    assert (found.rows != NOTHING).all()
+    np.testing.assert_array_equal(found.rows[short], exact.rows[short])
+
+
+def test_the_tuning_says_how_a_filter_is_answered(clustered: Draw, monkeypatch: pytest.MonkeyPatch) -> None:
+    vectors, queries = clustered(4_000, 1), clustered(3, 2)
+    mask = np.random.default_rng(0).random(4_000) < 0.5
+    index = DenseIndex.build("HNSW16", vectors, CONFIG).extended(vectors)
+    efforts: list[int] = []
+    search = index.search_with
+
+    def watched(effort: int, queries: Floats, k: int, mask: Mask | None) -> Neighbours:
+        efforts.append(effort)
+        return search(effort, queries, k, mask)
+
+    for exact_ms, expected in ((0.01, []), (1.0, [400])):
+        tuning = Tuning(0.9, 100, [Point(100, 1.0, 0.1)], [Filtered(0.1, exact_ms, [Point(400, 0.95, 0.2)])])
+        tuned = index.with_tuning(tuning)
+        monkeypatch.setattr(tuned, "search_with", watched)
+        efforts.clear()
+        tuned.search(queries, 10, mask)
+        assert efforts == expected
+
+
+def test_the_effort_is_the_configurations_before_the_tunings(clustered: Draw) -> None:
+    vectors, tuning = clustered(200, 1), Tuning(0.9, 32)
+    for kind, key in (("HNSW16", "ef_search"), ("IVF4,Flat", "nprobe")):
+        for setting, effort in ((0, 32), (3, 3)):
+            index = DenseIndex.build(kind, vectors, IndexerConfig.model_validate({key: setting}))
+            assert index.with_tuning(tuning).tuning.effort == effort
+    assert DenseIndex.build("Flat", vectors, CONFIG).with_tuning(tuning).tuning.effort == 0
+
+
+def test_a_graph_is_built_as_wide_as_configured(clustered: Draw) -> None:
+    index = DenseIndex.build("PCA16,HNSW16", clustered(200, 1), IndexerConfig(ef_construction=17))
+    assert index._inner.hnsw.efConstruction == 17
+
+
+@pytest.mark.parametrize("share", [None, 0.5])
+def test_rows_are_true_wherever_a_graph_keeps_them(
+    share: float | None, clustered: Draw, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dense, "_BLOCK", 300)
+    vectors, queries = clustered(1_000, 1), clustered(10, 2)
+    index = DenseIndex.build("HNSW16", vectors, CONFIG).extended(vectors[:900]).extended(vectors)
+    index.save(tmp_path)
+    mask = None if share is None else np.random.default_rng(0).random(1_000) < share
+    for opened in (index, open_index("HNSW16", tmp_path, vectors, CONFIG)):
+        assert isinstance(opened, DenseIndex)
+        rows, scores = opened.search_with(1_000, queries, 20, mask)
+        np.testing.assert_array_equal(rows, ExactIndex(vectors).search(queries, 20, mask).rows)
+        np.testing.assert_allclose(scores, np.take_along_axis(queries @ vectors.T, rows, 1), atol=1e-5)
+
+
+def test_vectors_are_added_a_block_at_a_time(clustered: Draw, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dense, "_BLOCK", 30)
+    vectors = clustered(100, 1)
+    added: list[int] = []
+    index = DenseIndex.build("Flat", vectors, CONFIG).extended(vectors[:5])
+    monkeypatch.setattr(index._index, "add", lambda rows: added.append(len(rows)))
+    index.extended(vectors)
+    assert added == [30, 30, 30, 5]
+
+
+def test_another_number_of_rows_is_refused(clustered: Draw, tmp_path: Path) -> None:
     vectors = clustered(50, 1)
     DenseIndex.build("Flat", vectors, CONFIG).extended(vectors).save(tmp_path)
     with pytest.raises(SnapshotError, match="holds 50 vectors, 40 expected"):
@@ -90,9 +182,7 @@ def test_another_number_of_rows_is_refused(clustered: Callable[[int, int], Float
 
 
 @pytest.mark.parametrize("content", [None, b"", b"not an index"])
-def test_a_damaged_file_is_refused(
-    content: bytes | None, clustered: Callable[[int, int], Floats], tmp_path: Path
-) -> None:
+def test_a_damaged_file_is_refused(content: bytes | None, clustered: Draw, tmp_path: Path) -> None:
     if content is not None:
         (tmp_path / FILE).write_bytes(content)
     with pytest.raises(SnapshotError, match="cannot be read"):

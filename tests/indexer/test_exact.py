@@ -38,3 +38,15 @@ def test_an_empty_index_answers_nothing() -> None:
 def test_saving_writes_no_file(tmp_path: Path) -> None:
     ExactIndex(np.ones((1, 4), np.float32)).save(tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+def test_kept_rows_are_scored_in_place_as_they_are_copied(
+    clustered: Callable[[int, int], Floats], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vectors, queries = clustered(300, 1), clustered(4, 2)[:, ::-1]
+    mask = np.random.default_rng(0).random(300) < 0.4
+    in_place = ExactIndex(vectors).search(queries, 9, mask)
+    monkeypatch.setattr(exact, "_FEW", 0)
+    copied = ExactIndex(vectors).search(queries, 9, mask)
+    np.testing.assert_array_equal(in_place.rows, copied.rows)
+    np.testing.assert_allclose(in_place.scores, copied.scores, atol=1e-6)

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from indexer.config import IndexerConfig
+from indexer.dense import DenseIndex
 from ranker.history import CLICK, EMPTY, VIEW, History
 from ranker.space import ProductSpace, load_space, make_space
 from ranker.user_tower import UserTower, in_space, user_vector
@@ -59,7 +60,8 @@ def test_what_is_saved_is_what_is_loaded(
 ) -> None:
     space = made(tower if fitted else None, vectors, kind)
     entry = space.save(tmp_path)
-    assert entry == {"index": kind, "space": SPACE, "tower": fitted}
+    tuning = {"tuning": space.index.tuning.told()} if isinstance(space.index, DenseIndex) else {}
+    assert entry == {"index": kind, "space": SPACE, "tower": fitted, **tuning}
     loaded = load_space(tmp_path, entry, IndexerConfig())
     assert loaded.index.kind == kind
     np.testing.assert_array_equal(loaded.vectors, vectors)

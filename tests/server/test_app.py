@@ -141,8 +141,11 @@ def test_a_release_that_was_swapped_out_is_freed(start: Callable[..., Running]) 
     server = start()
     made = server.trained
     app.settle()
-    # An object that refers to itself: counting references alone never frees it.
-    old = weakref.ref(server.live.state.snapshot.lexical)
+    # Counting references alone never frees what refers to itself.
+    snapshot = server.live.state.snapshot
+    snapshot.__dict__["itself"] = snapshot
+    old = weakref.ref(snapshot)
+    del snapshot
     releases = Releases(made.store)
     second = releases.create(made.release.index, made.release.model, "", made.settings.indexer)
     releases.promote(second.number)
