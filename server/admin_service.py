@@ -32,7 +32,7 @@ class AdminService(admin_service_pb2_grpc.AdminServiceServicer):  # type: ignore
             products=len(state.snapshot),
             users=len(state.behaviour.users),
             journal_sequence=live.journal.sequence(),
-            index_kind=entry["kind"],
+            index_kind=state.snapshot.index.kind,
             index_recall=entry["recall_at_100"],
             encoder_backend=state.encoder.backend,
             fusion=state.model.manifest["fusion"],

@@ -3,6 +3,7 @@
 import typer
 
 from server import client, commands
+from server.doctor import doctor
 from server.serve import serve
 
 app = typer.Typer(
@@ -22,3 +23,4 @@ app.command("serve")(serve)
 for name, command in client.COMMANDS.items():
     app.command(name)(command)
 app.add_typer(commands.config, name="config")
+app.command("doctor")(doctor)

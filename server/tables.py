@@ -9,7 +9,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from server.config import Settings
+from server.machine import Machine, Space
 from server.release import Release
+from server.uses import Use
 
 # What fits 80 columns; the report page and --json have all figures. Header by figure.
 _METRICS = {"hr@10": "HR@10", "recall@100": "recall\n@100", "auc": "AUC"}
@@ -150,6 +152,36 @@ def settings(console: Console, current: Settings, default: Settings) -> None:
         else:
             table.add_row(name, escape(str(value)), field.description or "")
     console.print(table)
+
+
+def machine(console: Console, found: Machine) -> None:
+    """What a machine has."""
+    table = Table(title="this machine", show_header=False)
+    for card in found.cards:
+        table.add_row("card", f"{card.name}, {card.architecture}, {_space(card.memory)}")
+    if not found.cards:
+        table.add_row("card", f"none that PyTorch sees, of {found.driver_cards}" if found.driver_cards else "none")
+    table.add_row("NVIDIA driver", found.driver or "none")
+    table.add_row("PyTorch", f"{found.torch}, {f'CUDA {found.torch_cuda}' if found.torch_cuda else 'no CUDA'}")
+    table.add_row("FAISS", f"{found.faiss}; sees {found.faiss_cards} cards")
+    for name, number in found.packages.items():
+        table.add_row(name, number or "not installed")
+    table.add_row("CPU", f"{found.cpu}, {found.cores} cores; {' '.join(found.flags) or 'none of AVX2, AVX-512, AMX'}")
+    table.add_row("memory", _space(found.memory))
+    table.add_row("store's disk", _space(found.disk))
+    console.print(table)
+
+
+def uses(console: Console, found: Sequence[Use]) -> None:
+    """What each stage runs on, faults in red."""
+    table = Table("stage", "runs on", "why", title="what will be used")
+    for use in found:
+        table.add_row(use.stage, escape(use.on), escape(use.why), style="red" if use.fault else "")
+    console.print(table)
+
+
+def _space(space: Space) -> str:
+    return f"{space.free / 2**30:.1f} of {space.total / 2**30:.1f} GiB free" if space.total else "unknown"
 
 
 def _number(value: float | None, sign: str = "") -> str:

@@ -26,7 +26,19 @@ COMMANDS = paths(typer.main.get_command(cli.app))
 
 
 def test_the_commands_are_the_documented_ones() -> None:
-    single = {"import", "sample", "train", "evaluate", "rebuild", "serve", "search", "recommend", "similar", "status"}
+    single = {
+        "import",
+        "sample",
+        "train",
+        "evaluate",
+        "rebuild",
+        "serve",
+        "doctor",
+        "search",
+        "recommend",
+        "similar",
+        "status",
+    }
     grouped = {
         "index": {"build", "verify", "list"},
         "release": {"create", "list", "promote", "rollback"},
