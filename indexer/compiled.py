@@ -14,7 +14,7 @@ from indexer.tokenise import Tokeniser
 
 # Rows and tokens of the graphs for queries; each takes 0.25 s to compile and 33 MB for MiniLM, when it is first used.
 _ROWS = 4
-_SHAPES = ((1, 8), (1, 12), (1, 16), (_ROWS, 8), (_ROWS, 12), (_ROWS, 16))
+_SHAPES = ((1, 8), (1, 12), (1, 16), (_ROWS, 12), (_ROWS, 16))
 # From so many queries on, one batch of four costs less than each alone; beyond so many they are titles of a build.
 _FEW, _MANY = 3, 16
 
