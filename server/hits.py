@@ -43,6 +43,7 @@ _CHANNELS = {name.lower(): number for name, number in hit_pb2.RecallSource.Chann
 _FIELDS = tuple(hit_pb2.Hit.DESCRIPTOR.fields_by_name)
 # Fields of a product that are never absent.
 _ALWAYS = frozenset({"id", "title"})
+_ID = frozenset({"id"})
 
 # The asked fields of a hit, each with its asked parts; "" stands for the whole.
 Asked = Mapping[str, Set[str]]
@@ -122,8 +123,12 @@ def serialised(hits: Hits, rank: int, rendered: Rendered, asked: Asked) -> bytes
 
 def _products(rows: Ints, rendered: Rendered, names: Set[str] | None) -> tuple[Array, Ints, Ints]:
     """Bytes that hold the products' messages, and where each begins and ends in them."""
+    starts = rendered.offsets[rows]
     if names is None or "" in names:
-        return rendered.messages, rendered.offsets[rows], rendered.offsets[rows + 1]
+        return rendered.messages, starts, rendered.offsets[rows + 1]
+    if names == _ID and (lengths := rendered.messages[starts + 1]).max() < 128:
+        # The id is the first field of the message: its key, its length in one byte, its text.
+        return rendered.messages, starts, starts + 2 + lengths
     parts = [_part(rendered.product(row), names).SerializeToString() for row in rows.tolist()]
     ends = np.cumsum([0, *map(len, parts)], dtype=np.int64)
     return np.frombuffer(b"".join(parts), np.uint8), ends[:-1], ends[1:]

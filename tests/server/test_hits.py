@@ -26,7 +26,8 @@ def rendered(tmp_path_factory: pytest.TempPathFactory) -> Rendered:
     # Lengths on both sides of 128 and 16,384, where a length takes one byte more.
     lengths = [1, 90, 100, 110, 120, 16_300, 16_400]
     columns = {
-        "product_id": [f"p{i}" for i in range(7)],
+        # The last id's length takes two bytes.
+        "product_id": [*(f"p{i}" for i in range(6)), "p" * 128],
         "title": ["靴" + "x" * n for n in lengths],
         "price": [None, 0.0, *range(1, 6)],
         "colour": [None, *["red"] * 6],
@@ -94,6 +95,7 @@ def test_a_page_that_no_channel_proposed(rendered: Rendered) -> None:
     [
         ["score"],
         ["rank", "recall_sources"],
+        ["product.id"],
         ["product.id", "score"],
         ["product.brand"],
         ["member_scores.trees"],
@@ -112,6 +114,15 @@ def test_a_mask_leaves_out_what_it_does_not_name(rendered: Rendered, paths: list
         if any(path.startswith("product") for path in paths):
             wanted.product.SetInParent()
         assert made == wanted
+
+
+def test_ids_are_cut_from_the_products(rendered: Rendered) -> None:
+    for rows in ([0, 3, 5], [0, 6]):
+        hits = drawn(1, n=len(rows), rows=np.array(rows))
+        page = search_service_pb2.SearchResponse.FromString(serialised(hits, 1, rendered, asked_of(["product.id"])))
+        assert [hit.product for hit in page.hits] == [
+            type(hit.product)(id=rendered.product(row).id) for hit, row in zip(page.hits, rows, strict=True)
+        ]
 
 
 @pytest.mark.parametrize("response", RESPONSES)
