@@ -1,8 +1,10 @@
-"""The picture of a ramp: latency against offered rate."""
+"""Pictures of results: latency against rate, rates side by side, costs against the size of the catalogue."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter
@@ -15,9 +17,7 @@ def plot_ramp(points: Sequence[Point], bound_ms: float, path: Path, *, held: flo
     """Draw p50, p95 and p99 of `points` against the offered rate to a PNG, with the bound and the rate held."""
     points = sorted(points, key=lambda point: point.offered_rate or 0.0)
     rates = [point.offered_rate or 0.0 for point in points]
-    figure = Figure(figsize=(8, 5), dpi=120, layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
+    figure, axes = _paper()
     for name, colour in CURVES.items():
         axes.plot(rates, [point.latency_ms[name] for point in points], color=colour, label=name, zorder=2)
     for point, rate in zip(points, rates, strict=True):
@@ -39,3 +39,50 @@ def plot_ramp(points: Sequence[Point], bound_ms: float, path: Path, *, held: flo
     axes.grid(alpha=0.3, which="both")
     axes.legend()
     figure.savefig(path)
+
+
+def plot_rates(rates: Mapping[str, Sequence[float]], path: Path, *, callers: int, ours: str) -> None:
+    """Draw the answers a second of each engine to a PNG, a dot for each round; names that hold `ours` stand out."""
+    figure, axes = _paper()
+    names = sorted(rates, key=lambda name: sorted(rates[name])[len(rates[name]) // 2])
+    for place, name in enumerate(names):
+        colour = "tab:blue" if ours in name else "grey"
+        axes.plot(rates[name], [place] * len(rates[name]), "o", color=colour, alpha=0.6)
+    axes.set_yticks(range(len(names)), names)
+    axes.set_xscale("log")
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
+    axes.set_xlabel(f"Answers a second (log scale), {callers} caller{'s' * (callers > 1)}; a dot for each round")
+    axes.grid(alpha=0.3, which="both")
+    figure.savefig(path)
+
+
+def plot_costs(costs: Mapping[str, Mapping[int, Sequence[float]]], path: Path) -> None:
+    """Draw milliseconds of an answer by stage and size of the catalogue to a PNG: the median, and each round as a dot.
+
+    Dotted: what each stage would cost if it grew with the logarithm of the catalogue from its smallest size on.
+    """
+    figure, axes = _paper()
+    for (stage, by_size), colour in zip(costs.items(), CURVES.values(), strict=False):
+        sizes = sorted(by_size)
+        middle = [sorted(by_size[size])[len(by_size[size]) // 2] for size in sizes]
+        axes.plot(sizes, middle, color=colour, label=stage)
+        for size in sizes:
+            axes.plot([size] * len(by_size[size]), by_size[size], "o", color=colour, alpha=0.5)
+        grown = [middle[0] * math.log(size) / math.log(sizes[0]) for size in sizes]
+        axes.plot(sizes, grown, color=colour, linestyle=":")
+    axes.plot([], [], color="grey", linestyle=":", label="as the logarithm")
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.set_xlabel("Products (log scale)")
+    axes.set_ylabel("Milliseconds an answer (log scale)")
+    axes.grid(alpha=0.3, which="both")
+    axes.legend()
+    figure.savefig(path)
+
+
+def _paper() -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(8, 5), dpi=120, layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure, figure.add_subplot()

@@ -14,6 +14,7 @@ from tempfile import TemporaryDirectory
 from typing import Annotated, Any, NamedTuple
 
 import typer
+from plot import plot_costs
 from result import commit, environment, write_result
 from side import dropped, neutral
 from vector_peers.process import (
@@ -185,6 +186,16 @@ def build_growth(sizes: Sequence[int], built: Mapping[int, Mapping[str, Any]]) -
     return told
 
 
+def costs_of(sizes: Sequence[int], rounds: Mapping[str, Sequence[Round]]) -> dict[str, dict[int, list[float]]]:
+    """Milliseconds an answer of each round, by stage and size."""
+    there = {stage: [size for size in sizes if row_name(stage, size) in rounds] for stage in STAGES}
+    return {
+        stage: {size: [1e3 / each.rate for each in rounds[row_name(stage, size)]] for size in found}
+        for stage, found in there.items()
+        if found
+    }
+
+
 def sizes_of(given: str) -> list[int]:
     """Distinct sizes, rising. Raises `typer.BadParameter`."""
     try:
@@ -255,7 +266,8 @@ def main(
     }
     path = out or _HERE / "results" / "scale.json"
     write_result(path, "scale", {**context.params, "environment_dropped": dropped()}, made | body)
-    typer.echo(f"Wrote {path}.")
+    plot_costs(costs_of(asked, measured), path.with_suffix(".png"))
+    typer.echo(f"Wrote {path} and its picture.")
 
 
 if __name__ == "__main__":

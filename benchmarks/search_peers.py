@@ -9,6 +9,7 @@ from tempfile import TemporaryDirectory
 from typing import Annotated, Any, NamedTuple
 
 import typer
+from plot import plot_rates
 from result import environment, write_result
 from side import dropped
 from vector_peers.process import Engine, Round, Row, alternate, end_cleanly_when_terminated, medians
@@ -219,7 +220,10 @@ def main(
     path = out or Path(__file__).parent / "results" / "search-peers.json"
     parameters = {**context.params, "environment_dropped": dropped(), "our_servers": changes}
     write_result(path, "search-peers", parameters, made | body)
-    typer.echo(f"Wrote {path}.")
+    most = max(measured)
+    rates = {name: [each.rate for each in rounds] for name, rounds in measured[most].items()}
+    plot_rates(rates, path.with_suffix(".png"), callers=most, ours="Vitrine,")
+    typer.echo(f"Wrote {path} and its picture.")
 
 
 if __name__ == "__main__":

@@ -152,3 +152,26 @@ def test_only_so_many_queries_are_remembered(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(module, "_MOST_QUERIES", 2)
     behaviour = heard(*(Engagement("u", 1, CLICK, float(t), query) for t, query in enumerate(["a", "b", "c", "a"])))
     assert {query: behaviour.after_query(query) for query in "abc"} == {"a": {1: 2.0}, "b": {1: 1.0}, "c": {}}
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_folding_many_is_folding_each_to_the_last_bit(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    users, queries = ["u", "v", "w", None], ["boot", "", "mug"]
+    kinds = (VIEW, CLICK, ADD_TO_CART, PURCHASE, RATING, DISLIKE, RETURN)
+    events = [
+        Engagement(
+            users[rng.integers(4)],
+            int(rng.integers(5)),
+            kinds[rng.integers(len(kinds))],
+            NOW - float(rng.random()) * 300 * DAY,
+            queries[rng.integers(3)],
+        )
+        for _ in range(400)
+    ]
+    together, one_by_one = Behaviour(5), Behaviour(5)
+    together.apply_all(events)
+    for event in events:
+        one_by_one.apply(event)
+    for name, value in vars(one_by_one).items():
+        np.testing.assert_array_equal(getattr(together, name), value, err_msg=name)
