@@ -62,17 +62,17 @@ class Journal:
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._lock, self._reading = threading.Lock(), threading.Lock()
-        self._connection = _connect(path)
+        # Reads go by a connection of their own: one that commits is busy until the disk has the data.
+        self._connection, self._reader = _connect(path), _connect(path)
         try:
             # SQLite does not wait while a file changes to WAL: of two processes that make it at once, one would fail.
             with path.with_name(f"{path.name}.lock").open("w") as lock:
                 fcntl.flock(lock, fcntl.LOCK_EX)
                 self._open(path)
-            # Reads go by a connection of their own: one that commits is busy until the disk has the data.
-            self._reader = _connect(path)
             self._version = self._seen()
         except sqlite3.DatabaseError as error:
             self._connection.close()
+            self._reader.close()
             raise SnapshotError(
                 f"{path} cannot be used: {error}. Restore it from a backup, or move it away to begin an empty journal."
             ) from error
@@ -150,6 +150,7 @@ class Journal:
         (version,) = self._connection.execute("PRAGMA user_version").fetchone()
         if version not in (0, _VERSION):
             self._connection.close()
+            self._reader.close()
             raise SnapshotError(f"{path} is a journal of version {version}; this program writes version {_VERSION}.")
 
 

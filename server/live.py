@@ -30,6 +30,8 @@ class Live:
         # new state either because it was replayed or because it came after, never twice and never not at all.
         self._lock = threading.Lock()
         self.journal = Journal(store.root / FILE)
+        # Whether the last look at the journal failed: that is told once, and not before each batch.
+        self._unread = False
         # `_folded` is the last entry of the journal that is in the state; another process may write entries too.
         self.state, self._folded = self._load(release, None)
 
@@ -53,8 +55,11 @@ class Live:
         try:
             if self.journal.changed():
                 self._fold()
+            self._unread = False
         except sqlite3.Error as error:
-            logger.warning("the journal cannot be read (%s); answers go on without its newest events", error)
+            if not self._unread:
+                logger.warning("the journal cannot be read (%s); answers go on without its newest events", error)
+            self._unread = True
 
     def swap(self, release: Release, warm: Callable[[State], None]) -> State:
         """Open `release` aside, `warm` it and make it current; the old state answers until then and what it began."""

@@ -292,6 +292,13 @@ def test_a_journal_that_cannot_be_read_is_no_reason_not_to_answer(
     def broken() -> bool:
         raise sqlite3.OperationalError("disk I/O error")
 
+    with monkeypatch.context() as patch:
+        patch.setattr(live.journal, "changed", broken)
+        for _ in range(3):
+            live.refresh()
+    assert caplog.text.count("the journal cannot be read (disk I/O error)") == 1
+    # Read again, and broken again: that is told again.
+    live.refresh()
     monkeypatch.setattr(live.journal, "changed", broken)
     live.refresh()
-    assert "the journal cannot be read (disk I/O error)" in caplog.text
+    assert caplog.text.count("the journal cannot be read (disk I/O error)") == 2
