@@ -16,6 +16,7 @@ from indexer.embeddings import EmbeddingCache
 from indexer.encoder import Encoder
 from indexer.errors import InputError, SnapshotError
 from indexer.lexical import LexicalIndex
+from indexer.pieces import pieces
 from indexer.readers import Catalogue, read_catalogue
 from indexer.rendered import write_rendered
 from indexer.snapshot import LEXICAL, PRODUCTS, TOKEN_OFFSETS, TOKENS, VECTORS, open_latest
@@ -135,7 +136,9 @@ def _write(
     del written
     vectors = mapped(folder / VECTORS)
     progress("index", 0, len(titles))
-    index, entry = filled(chosen_kind(config, len(titles)), vectors, config)
+    kind = chosen_kind(config, len(titles))
+    # What is asked is shorter than a title, and its neighbours are harder to find.
+    index, entry = filled(kind, vectors, config, lambda count: encoder.encode(pieces(titles[-count:].to_list())))
     index.save(folder)
     progress("index", len(titles), len(titles))
     return entry

@@ -30,10 +30,13 @@ _SHARES = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 _WIDER = (1, 2, 4, 8)
 
 
-def filled(kind: str, vectors: Floats, config: IndexerConfig) -> tuple[Index, dict[str, Any]]:
+def filled(
+    kind: str, vectors: Floats, config: IndexerConfig, ask: Callable[[int], Floats] | None = None
+) -> tuple[Index, dict[str, Any]]:
     """The index over all `vectors` in no order, and the manifest's entry: its recall and the tuning it searches by.
 
-    The last rows are the queries: they are added after they were asked.
+    The last rows are held out and added after it was tuned. `ask` makes that many queries, given their number; without
+    it these rows are the queries themselves.
     """
     entry = {"kind": kind, "recall_at_100": 1.0, "held_out": held_out(len(vectors))}
     if kind == "exact":
@@ -44,7 +47,8 @@ def filled(kind: str, vectors: Floats, config: IndexerConfig) -> tuple[Index, di
     held = vectors[:first]
     index = DenseIndex.build(kind, held, config).extended(held)
     if first < len(vectors):
-        tuning = tuned(index, ExactIndex(held), vectors[first:], config)
+        queries = vectors[first:] if ask is None else ask(len(vectors) - first)
+        tuning = tuned(index, ExactIndex(held), queries, config)
         index = index.with_tuning(tuning)
         [recall] = [point.recall for point in tuning.points if point.effort == tuning.effort]
         entry |= {"recall_at_100": recall, "tuning": tuning.told()}

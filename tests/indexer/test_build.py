@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from indexer import build, embeddings
+from indexer import build, embeddings, tuning
 from indexer.build import REJECTS, build_index
 from indexer.config import IndexerConfig
 from indexer.dense import GRAPH, DenseIndex
 from indexer.errors import InputError, SnapshotError
+from indexer.pieces import pieces
 from indexer.snapshot import VECTORS, IndexSnapshot, open_latest
 from indexer.store import Store
 from indexer.text import token_hashes
@@ -58,6 +59,25 @@ def test_one_product_is_enough(store: Store, encoder: Any, catalogue: WriteCatal
     index = open_latest(store, config)
     assert (len(index), index.index.kind, index.manifest["index"]["recall_at_100"]) == (1, "HNSW32", 1.0)
     assert index.tokens.offsets.tolist() == [0, 0]
+
+
+def test_search_is_tuned_by_queries_made_of_titles_that_are_held_out(
+    store: Store, encoder: Any, catalogue: WriteCatalogue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Any] = []
+    real = tuning.tuned
+
+    def noted(index: Any, oracle: Any, queries: Any, config: Any) -> Any:
+        asked.append((len(index), queries))
+        return real(index, oracle, queries, config)
+
+    monkeypatch.setattr(tuning, "tuned", noted)
+    config = IndexerConfig(catalogue=catalogue(TITLES), index="HNSW16")
+    build_index(store, config, encoder, ignore)
+    titles = open_latest(store, config).products.column("title").to_pylist()
+    ((held, queries),) = asked
+    assert held == 90
+    np.testing.assert_array_equal(queries, encoder.encode(pieces(titles[90:])))
 
 
 def test_unchanged_titles_are_not_embedded_again(store: Store, encoder: Any, catalogue: WriteCatalogue) -> None:
@@ -193,7 +213,7 @@ KILLED = """
 import importlib.util, os, signal, sys
 from pathlib import Path
 
-from indexer import build, embeddings
+from indexer import build, embeddings, tuning
 from indexer.build import build_index
 from indexer.config import IndexerConfig
 from indexer.store import Store
