@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from indexer.arrays import Floats
+from indexer.arrays import Floats, Ints
 from indexer.tokenise import Tokeniser
 
 # Rows and tokens of the graphs for queries; each takes 0.25 s to compile and 33 MB for MiniLM, when it is first used.
 _ROWS = 4
 _SHAPES = ((1, 8), (1, 12), (1, 16), (_ROWS, 12), (_ROWS, 16))
+_WIDEST = max(width for _, width in _SHAPES)
 # From so many queries on, one batch of four costs less than each alone; beyond so many they are titles of a build.
 _FEW, _MANY = 3, 16
 
@@ -87,15 +88,18 @@ class CompiledForward:
         self._local = threading.local()
 
     def __call__(self, input_ids: np.ndarray, attention_mask: np.ndarray) -> Floats:
-        rows = len(input_ids)
-        if rows > _MANY:
+        if len(input_ids) > _MANY:
             return self._infer(None, input_ids, attention_mask)
-        step = 1 if rows < _FEW else _ROWS
+        widths = attention_mask.sum(1)
+        parts = parted(widths)
         made = []
-        for part in (slice(start, start + step) for start in range(0, rows, step)):
-            width = max(int(attention_mask[part].sum(1).max()), 1)
-            made.append(self._infer(_fitting(step, width), input_ids[part, :width], attention_mask[part, :width]))
-        return np.concatenate(made)
+        for part in parts:
+            width = max(int(widths[part].max()), 1)
+            shape = _fitting(1 if len(part) < _FEW else _ROWS, width)
+            made.append(self._infer(shape, input_ids[part, :width], attention_mask[part, :width]))
+        vectors = np.concatenate(made)
+        vectors[np.concatenate(parts)] = vectors.copy()
+        return vectors
 
     def _infer(self, shape: tuple[int, int] | None, input_ids: np.ndarray, attention_mask: np.ndarray) -> Floats:
         request = self._request(shape)
@@ -129,6 +133,18 @@ class CompiledForward:
             graph = graph.clone()
             graph.reshape({each: list(shape) for each in graph.inputs})
         return self._core.compile_model(graph, "CPU", self._options)
+
+
+def parted(widths: Ints) -> list[Ints]:
+    """The places of queries that go through a graph together: by fours of like lengths, few or long ones alone.
+
+    A long one among four would send all of them through the graph of any shape.
+    """
+    order = np.argsort(widths, kind="stable")
+    short = order[widths[order] <= _WIDEST]
+    fours = [short[start : start + _ROWS] for start in range(0, len(short), _ROWS)]
+    alone = [fours.pop()] if fours and len(fours[-1]) < _FEW else []
+    return [*fours, *np.concatenate([*alone, order[len(short) :]])[:, None]]
 
 
 def _fitting(rows: int, width: int) -> tuple[int, int] | None:

@@ -8,7 +8,7 @@ import torch
 
 pytest.importorskip("openvino", reason="the compiled encoder is part of the cpu extra")
 
-from indexer.compiled import CompiledForward, converted
+from indexer.compiled import CompiledForward, converted, parted
 
 
 class MeanOfWords(torch.nn.Module):
@@ -51,6 +51,32 @@ def test_batches_of_any_shape_agree_with_torch(compiled: CompiledForward, rows: 
     vectors = compiled(*batch(rows, width))
     assert (vectors.shape, vectors.dtype) == ((rows, 8), np.float32)
     assert ((vectors * reference(*batch(rows, width))).sum(1) > 0.999).all()
+
+
+@pytest.mark.parametrize(
+    ("widths", "expected"),
+    [
+        ([5], [[0]]),
+        ([9, 5], [[1], [0]]),
+        ([9, 5, 7], [[1, 2, 0]]),
+        ([9, 20, 5, 7], [[2, 3, 0], [1]]),
+        ([30, 5, 20, 7], [[1], [3], [2], [0]]),
+        ([9, 5, 7, 6, 16, 17], [[1, 3, 2, 0], [4], [5]]),
+        ([20], [[0]]),
+        ([8, 7, 6, 5, 4, 3, 2, 1], [[7, 6, 5, 4], [3, 2, 1, 0]]),
+    ],
+)
+def test_queries_go_by_fours_of_like_lengths_and_long_ones_alone(widths: list[int], expected: list[list[int]]) -> None:
+    assert [part.tolist() for part in parted(np.array(widths))] == expected
+
+
+def test_a_long_query_among_others_is_what_it_is_alone(compiled: CompiledForward) -> None:
+    ids, mask = batch(6, 30)
+    mask[:, 10:] = 0
+    mask[2] = 1
+    together = compiled(ids, mask)
+    assert ((together * reference(ids, mask)).sum(1) > 0.999).all()
+    np.testing.assert_array_equal(together[2], compiled(ids[2:3], mask[2:3])[0])
 
 
 def test_few_rows_are_each_what_they_are_alone(compiled: CompiledForward) -> None:
