@@ -38,10 +38,11 @@ class Monolith:
     """One process, one request at a time."""
 
     def __init__(self, settings: Settings) -> None:
-        threads = torch.get_num_threads()
+        threads = torch.get_num_threads(), faiss.omp_get_max_threads()
         self.state = open_live(settings).state
-        # Opening a release pins PyTorch to one thread; who calls the library has its default.
-        torch.set_num_threads(threads)
+        # Opening a release pins PyTorch and FAISS to one thread; who calls the libraries has their defaults.
+        torch.set_num_threads(threads[0])
+        faiss.omp_set_num_threads(threads[1])
         if self.state.model.members is None:
             raise SystemExit(f"Model {self.state.model.id} has no ranking to measure.")
         self.members = self.state.model.members

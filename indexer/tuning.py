@@ -11,6 +11,7 @@ import numpy as np
 from indexer.arrays import Floats, Ints, Mask
 from indexer.config import IndexerConfig
 from indexer.dense import DenseIndex
+from indexer.device import one_thread
 from indexer.exact import ExactIndex
 from indexer.index import NOTHING, Index, Neighbours
 from indexer.planner import NEIGHBOURS, Filtered, Point, Tuning
@@ -62,6 +63,11 @@ def held_out(rows: int) -> int:
 
 def tuned(index: DenseIndex, oracle: ExactIndex, queries: Floats, config: IndexerConfig) -> Tuning:
     """The least effort that reaches `indexer.recall_target`, or the one that finds most, and what filters cost."""
+    with one_thread():
+        return _tuned(index, oracle, queries, config)
+
+
+def _tuned(index: DenseIndex, oracle: ExactIndex, queries: Floats, config: IndexerConfig) -> Tuning:
     points = _points(index, oracle, queries, config)
     reached = [point for point in points if point.recall >= config.recall_target]
     chosen = reached[0] if reached else max(points, key=lambda point: point.recall)

@@ -1,3 +1,4 @@
+import faiss
 import pytest
 import torch
 
@@ -31,10 +32,11 @@ def test_a_card_that_is_not_there_is_refused(wanted: str, cards: int, monkeypatc
 def test_one_thread_is_one_inside_and_given_back_after_an_error() -> None:
     before = torch.get_num_threads()
     torch.set_num_threads(2)
+    faiss.omp_set_num_threads(2)
     try:
         with one_thread():
-            assert torch.get_num_threads() == 1
-        assert torch.get_num_threads() == 2
+            assert (torch.get_num_threads(), faiss.omp_get_max_threads()) == (1, 1)
+        assert (torch.get_num_threads(), faiss.omp_get_max_threads()) == (2, 2)
         with pytest.raises(ZeroDivisionError), one_thread():
             raise ZeroDivisionError
         assert torch.get_num_threads() == 2

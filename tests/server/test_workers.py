@@ -57,13 +57,14 @@ def test_where_one_process_ends_by_itself_all_end(tmp_path: Path) -> None:
 
 
 SCRIPT = """
-import sys, time
+import os, sys, time
 from server import workers
 from server.config import Settings
 
 
 def idle(_):
-    print("idle", flush=True)
+    # One write: what `print` writes in two, others may come between.
+    os.write(1, b"idle\\n")
     time.sleep(60)
 
 
