@@ -1,6 +1,7 @@
 """What the core's tests share: vectors, a stand-in for the model, and catalogues written to disk."""
 
 import hashlib
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -9,6 +10,9 @@ import pytest
 
 from indexer import probe
 from indexer.arrays import Floats
+
+# For what tests import from beside them.
+sys.path.append(str(Path(__file__).parent))
 
 DIMENSIONS = 16
 

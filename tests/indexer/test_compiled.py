@@ -1,47 +1,23 @@
 from concurrent.futures import ThreadPoolExecutor
-from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import pytest
-import torch
+from mean_of_words import MeanOfWords, reference, tokeniser
 
 pytest.importorskip("openvino", reason="the compiled encoder is part of the cpu extra")
 
 from indexer.compiled import CompiledForward, converted, parted
 
 
-class MeanOfWords(torch.nn.Module):
-    """The smallest model of the sentence-transformers shape: the masked mean of word vectors."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        torch.manual_seed(0)
-        self.words = torch.nn.Embedding(50, 8)
-
-    def forward(self, features: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        mask = features["attention_mask"].unsqueeze(-1).float()
-        words = self.words(features["input_ids"]) + features.get("token_type_ids", torch.zeros(1)).sum()
-        return {"sentence_embedding": (words * mask).sum(1) / mask.sum(1)}
-
-
 @pytest.fixture(scope="module", params=[True, False], ids=["token types", "no token types"])
 def compiled(request: pytest.FixtureRequest) -> CompiledForward:
-    inputs = ["input_ids", "attention_mask", *(["token_type_ids"] if request.param else [])]
-    tokeniser: Any = SimpleNamespace(inputs=inputs)
-    return CompiledForward(converted(MeanOfWords(), tokeniser), threads=1)
+    return CompiledForward(converted(MeanOfWords(), tokeniser(token_types=request.param)), threads=1)
 
 
 def batch(rows: int, width: int) -> tuple[np.ndarray, np.ndarray]:
     random = np.random.default_rng(rows * 100 + width)
     mask = np.arange(width) < random.integers(1, width + 1, size=(rows, 1))
     return random.integers(50, size=(rows, width)), mask.astype(np.int64)
-
-
-def reference(ids: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    features = {"input_ids": torch.from_numpy(ids), "attention_mask": torch.from_numpy(mask)}
-    with torch.inference_mode():
-        return torch.nn.functional.normalize(MeanOfWords()(features)["sentence_embedding"], dim=1).numpy()
 
 
 @pytest.mark.parametrize(
