@@ -27,7 +27,6 @@ from vector_peers.process import (
 )
 from vector_peers.shop import KEPT, queries_of, write_data
 
-from indexer.dense import GRAPH
 from server.config import load_settings
 
 STAGES = {"recall": "dense", "words": "lexical", "pipeline": "pipeline"}
@@ -217,7 +216,7 @@ def main(
     folder: Annotated[Path, typer.Option(help="Where the shops are kept, a folder for each size.")],
     sizes: Annotated[str, typer.Option(help="Products, with commas. A million takes half an hour.")] = "10000,100000",
     out: Annotated[Path | None, typer.Option(help="JSON to write. [default: results/scale.json]")] = None,
-    index: Annotated[str, typer.Option(help="indexer.index of every size; auto: exact up to 20,000.")] = GRAPH,
+    index: Annotated[str, typer.Option(help="indexer.index of every size.")] = "auto",
     recall: Annotated[float, typer.Option(min=0.0, max=1.0, help="Recall@100 that the search is set to.")] = 0.98,
     ranked: Annotated[bool, typer.Option("--ranked", help="Train on the sessions: the pipeline ranks.")] = False,
     sessions: Annotated[int, typer.Option(min=500, help="Sessions of each shop: its queries.")] = 2_000,

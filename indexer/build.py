@@ -11,10 +11,10 @@ import polars as pl
 
 from indexer.arrays import mapped
 from indexer.config import IndexerConfig
-from indexer.dense import chosen_kind
 from indexer.embeddings import EmbeddingCache
 from indexer.encoder import Encoder
 from indexer.errors import InputError, SnapshotError
+from indexer.kinds import chosen_kind
 from indexer.lexical import LexicalIndex
 from indexer.pieces import pieces
 from indexer.readers import Catalogue, read_catalogue
@@ -136,7 +136,7 @@ def _write(
     del written
     vectors = mapped(folder / VECTORS)
     progress("index", 0, len(titles))
-    kind = chosen_kind(config, len(titles))
+    kind = chosen_kind(config, *vectors.shape)
     # What is asked is shorter than a title, and its neighbours are harder to find.
     index, entry = filled(kind, vectors, config, lambda count: encoder.encode(pieces(titles[-count:].to_list())))
     index.save(folder)

@@ -1,5 +1,6 @@
 """What the indexer can be told: the `[indexer]` table of vitrine.toml."""
 
+import re
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
@@ -44,8 +45,13 @@ class IndexerConfig(Table):
         "auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="auto: the first CUDA card, else the CPU."
     )
     threads: int = Field(0, ge=0, description="Threads of the encoder; 0 means every core.")
-    index: str = Field("auto", description="auto, exact, or a FAISS factory string such as HNSW32 or IVF1024,Flat.")
-    exact_up_to: int = Field(20_000, ge=0, description="With index = auto: exact up to this many products, HNSW above.")
+    index: str = Field(
+        "auto",
+        description="auto, exact, a FAISS factory string such as HNSW32 or IVF1024,Flat, or CAGRA64: a graph of 64 "
+        "links a product, built on an NVIDIA card by faiss-gpu-cuvs (extra gpu) and served by the CPU as HNSW is.",
+    )
+    exact_up_to: int = Field(20_000, ge=0, description="With index = auto: exact up to this many products, HNSW above,")
+    graph_up_to: int = Field(150_000, ge=0, description="and inverted lists of codes (IVF, PQ) above this many.")
     recall_target: float = Field(
         0.98, gt=0, le=1, description="The share of the 100 nearest that a search must find; a build tunes it to that."
     )
@@ -61,3 +67,17 @@ class IndexerConfig(Table):
         if unknown := sorted(set(columns) - set(PRODUCTS)):
             raise ValueError(f"{', '.join(unknown)} is not one of the canonical columns {', '.join(PRODUCTS)}")
         return columns
+
+    @field_validator("index")
+    @classmethod
+    def _links(cls, index: str) -> str:
+        if index.upper().startswith("CAGRA") and links_of(index) is None:
+            raise ValueError(f"{index} is not CAGRA and an even number of links from 4 to 512, such as CAGRA64")
+        return index
+
+
+def links_of(index: str) -> int | None:
+    """The links a row of an index `CAGRA64`; None for any other index."""
+    named = re.fullmatch(r"CAGRA([1-9]\d{0,2})", index)
+    links = int(named[1]) if named else 0
+    return links if 4 <= links <= 512 and links % 2 == 0 else None

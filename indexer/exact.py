@@ -43,11 +43,19 @@ class ExactIndex:
             scores = np.hstack([scores, near])
             kept, scores = _best(scores, k)
             rows = np.take_along_axis(rows, kept, 1)
-        missing = k - rows.shape[1]
-        if missing > 0:
-            rows = np.pad(rows, ((0, 0), (0, missing)), constant_values=NOTHING)
-            scores = np.pad(scores, ((0, 0), (0, missing)), constant_values=-np.inf)
-        return Neighbours(*_sorted(rows, scores))
+        return Neighbours(*_sorted(*_filled_up(rows, scores, k)))
+
+    def among(self, queries: Floats, candidates: Ints, k: int) -> Neighbours:
+        """The k best of each query's own `candidates` [queries, any number of rows], where NOTHING is none."""
+        queries, candidates = np.ascontiguousarray(queries, np.float32), np.ascontiguousarray(candidates)
+        scores = np.empty(candidates.shape, np.float32)
+        # It gives -inf where there is NOTHING.
+        faiss.fvec_inner_products_by_idx(
+            *map(faiss.swig_ptr, (scores, queries, self.vectors, candidates)), self.dimensions, *candidates.shape
+        )
+        places, scores = _best(scores, k)
+        rows = np.take_along_axis(candidates, places, 1)
+        return Neighbours(*_sorted(*_filled_up(rows, scores, k)))
 
     def _scores(self, queries: Floats, start: int, block: Ints | None) -> Floats:
         """Of the rows of `block`, or of the _BLOCK rows from `start`: [queries, rows]."""
@@ -74,6 +82,14 @@ def _best(scores: Floats, k: int) -> Neighbours:
         return Neighbours(np.broadcast_to(np.arange(wide), scores.shape), scores)
     places = np.argpartition(scores, wide - k, axis=1)[:, wide - k :]
     return Neighbours(places, np.take_along_axis(scores, places, 1))
+
+
+def _filled_up(rows: Ints, scores: Floats, k: int) -> Neighbours:
+    missing = k - rows.shape[1]
+    if missing <= 0:
+        return Neighbours(rows, scores)
+    fill = ((0, 0), (0, missing))
+    return Neighbours(np.pad(rows, fill, constant_values=NOTHING), np.pad(scores, fill, constant_values=-np.inf))
 
 
 def _sorted(rows: np.ndarray, scores: np.ndarray) -> Neighbours:

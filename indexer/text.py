@@ -15,6 +15,8 @@ _HAN = "\u3400-\u9fff"
 _LETTER = rf"[^\W_{_HAN}]"
 # NFKC writes "1½" as "11⁄2".
 _MIXED = re.compile(r"(?<=\d)(?=[¼-¾⅐-⅞])")
+# Unicode's category Cc.
+_CONTROLS = dict.fromkeys([*range(0x20), *range(0x7F, 0xA0)], " ")
 # What is written onto a number, and how it is written out.
 _WRITTEN_OUT = (
     (re.compile(r"['’]s\b"), ""),
@@ -41,7 +43,7 @@ _TOKEN = re.compile(
 def normalise(text: str) -> str:
     """NFKC, control characters out, white space collapsed. Case is left to the model's own tokeniser."""
     text = unicodedata.normalize("NFKC", _MIXED.sub(" ", text))
-    return " ".join("".join(" " if unicodedata.category(c) == "Cc" else c for c in text).split())
+    return " ".join(text.translate(_CONTROLS).split())
 
 
 def query_key(query: str) -> str:

@@ -10,8 +10,9 @@ from safetensors.torch import load_file, save_file
 
 from indexer.arrays import Floats, mapped
 from indexer.config import IndexerConfig
-from indexer.dense import DenseIndex, chosen_kind, open_index
+from indexer.dense import DenseIndex, open_index
 from indexer.index import Index
+from indexer.kinds import chosen_kind
 from indexer.text import query_key
 from indexer.tuning import filled
 from ranker.features import Context
@@ -70,7 +71,7 @@ class ProductSpace:
 
 def make_space(tower: UserTower | None, projection: Floats, vectors: Floats, config: IndexerConfig) -> ProductSpace:
     """The space over `vectors`, indexed as the titles are."""
-    index, _ = filled(chosen_kind(config, len(vectors)), vectors, config)
+    index, _ = filled(chosen_kind(config, *vectors.shape), vectors, config)
     return ProductSpace(tower, projection, vectors, index)
 
 

@@ -7,9 +7,9 @@ import torch
 
 from indexer.backends import BACKENDS
 from indexer.config import IndexerConfig
-from indexer.dense import GRAPH
 from indexer.device import choose
 from indexer.errors import ConfigError
+from indexer.kinds import GRAPH
 from indexer.placement import fault_of
 from indexer.room import verdict
 from server.config import Settings
@@ -31,14 +31,13 @@ class Use(NamedTuple):
 
 def uses(machine: Machine, settings: Settings, index: Mapping[str, Any] | None, probe: Probe = fault_of) -> list[Use]:
     """What each stage will run on; `index` is the manifest of the newest one, if there is any."""
-    indexing, card = settings.indexer, bool(machine.cards)
-    later = "not on the card yet" if card else ""
+    indexing = settings.indexer
     return [
         _encoder("encoder, build", machine, indexing, indexing.threads or machine.cores),
         _encoder("encoder, serve", machine, indexing, indexing.threads or 1),
         _search(machine, indexing, index, probe),
-        Use("DNN, serve", "CPU, NumPy", later),
-        Use("trees, serve", "CPU, machine code", later),
+        _network(machine, settings, probe),
+        Use("trees, serve", "CPU, machine code"),
         _training(machine, settings.ranker.device),
         Use("training of trees", "CPU, LightGBM"),
     ]
@@ -84,6 +83,20 @@ def _search(machine: Machine, config: IndexerConfig, index: Mapping[str, Any] | 
     return Use(stage, on_card if found.admitted else on_cpu, found.told)
 
 
+def _network(machine: Machine, settings: Settings, probe: Probe) -> Use:
+    stage, on_cpu = "DNN, serve", "CPU, NumPy"
+    device, refused = _device(settings.indexer.device, "indexer")
+    if refused:
+        return Use(stage, "nothing", refused, fault=True)
+    if device.type == "cpu":
+        return Use(stage, on_cpu, _no_card(machine, settings.indexer.device, "indexer"))
+    if settings.server.workers > 1:
+        return Use(stage, on_cpu, f"each of the {settings.server.workers} server.workers has a core for it")
+    if fault := probe(device):
+        return Use(stage, on_cpu, f"{fault}.")
+    return Use(stage, f"{_named(device, machine)} or {on_cpu}", "whichever is faster when the release is loaded")
+
+
 def _training(machine: Machine, wanted: str) -> Use:
     stage = "training of networks"
     device, refused = _device(wanted, "ranker")
@@ -116,7 +129,9 @@ def _no_card(machine: Machine, wanted: str, table: str) -> str:
 def _kind(config: IndexerConfig, index: Mapping[str, Any] | None) -> str:
     if index is not None:
         return str(index["index"]["kind"])
-    return config.index if config.index != "auto" else f"exact up to {config.exact_up_to:,} products, {GRAPH} above"
+    if config.index != "auto":
+        return config.index
+    return f"exact up to {config.exact_up_to:,} products, {GRAPH} up to {config.graph_up_to:,}, inverted lists above"
 
 
 def _named(device: torch.device, machine: Machine) -> str:

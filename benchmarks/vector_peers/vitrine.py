@@ -18,7 +18,7 @@ from server.pipeline import Ask as Asked
 from vector_peers.adapter import Adapter, Ask, Data, Settings
 
 _WIDTHS = (100, 125, 150, 200, 250, 300, 350, 400, 500, 600, 800)
-_LISTS = (8, 16, 32, 64, 128, 256)
+_LISTS = (8, 16, 24, 32, 48, 64, 96, 128, 192, 256)
 
 
 def searches_of(kind: str) -> list[Settings]:

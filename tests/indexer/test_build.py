@@ -12,8 +12,9 @@ import pytest
 from indexer import build, embeddings, tuning
 from indexer.build import REJECTS, build_index
 from indexer.config import IndexerConfig
-from indexer.dense import GRAPH, DenseIndex
+from indexer.dense import DenseIndex
 from indexer.errors import InputError, SnapshotError
+from indexer.kinds import GRAPH
 from indexer.pieces import pieces
 from indexer.snapshot import VECTORS, IndexSnapshot, open_latest
 from indexer.store import Store
@@ -133,7 +134,7 @@ def test_the_manifest_holds_what_the_tuning_measured(store: Store, encoder: Any,
     assert isinstance(index, DenseIndex)
     assert index.tuning.told() == entry["tuning"]
     efforts = [point["effort"] for point in entry["tuning"]["points"]]
-    assert efforts == [1, 2, 4, 8, 16][: len(efforts)]
+    assert efforts == [1, 2, 3, 4, 6, 8, 12, 16][: len(efforts)]
     reached = [point for point in entry["tuning"]["points"] if point["recall"] >= config.recall_target]
     assert (entry["tuning"]["effort"], entry["recall_at_100"]) == (reached[0]["effort"], reached[0]["recall"])
     assert (entry["kind"], entry["held_out"], entry["tuning"]["target"]) == ("IVF16,Flat", 200, 0.98)

@@ -7,7 +7,7 @@ import pytest
 from indexer import dense
 from indexer.arrays import Floats, Mask
 from indexer.config import IndexerConfig
-from indexer.dense import FILE, GRAPH, DenseIndex, chosen_kind, open_index
+from indexer.dense import FILE, DenseIndex, open_index
 from indexer.errors import ConfigError, SnapshotError
 from indexer.exact import ExactIndex
 from indexer.index import NOTHING, Neighbours
@@ -15,14 +15,6 @@ from indexer.planner import Filtered, Point, Tuning
 
 Draw = Callable[[int, int], Floats]
 CONFIG = IndexerConfig()
-
-
-@pytest.mark.parametrize(
-    ("setting", "rows", "kind"),
-    [("auto", 100, "exact"), ("auto", 101, GRAPH), ("exact", 10**7, "exact"), ("IVF16,Flat", 1, "IVF16,Flat")],
-)
-def test_the_kind_follows_the_setting_and_the_rows(setting: str, rows: int, kind: str) -> None:
-    assert chosen_kind(IndexerConfig(index=setting, exact_up_to=100), rows) == kind
 
 
 def test_a_word_that_is_no_factory_string_is_named(clustered: Draw) -> None:
@@ -187,3 +179,23 @@ def test_a_damaged_file_is_refused(content: bytes | None, clustered: Draw, tmp_p
         (tmp_path / FILE).write_bytes(content)
     with pytest.raises(SnapshotError, match="cannot be read"):
         open_index("Flat", tmp_path, clustered(5, 1), CONFIG)
+
+
+@pytest.mark.parametrize("kind", ["IVF16,PQ32x4fs", "HNSW32_SQ4", "PCA16,IVF16,Flat", "SQ8"])
+def test_what_codes_estimate_is_scored_anew(kind: str, clustered: Draw) -> None:
+    vectors, queries = clustered(4_000, 1), clustered(10, 2)
+    index = DenseIndex.build(kind, vectors, IndexerConfig(nprobe=16, ef_search=1_000)).extended(vectors)
+    mask = np.arange(4_000) % 3 == 0
+    for kept in (None, mask):
+        found = index.search(queries, 20, kept)
+        expected = np.take_along_axis(queries @ vectors.T, found.rows, 1)
+        np.testing.assert_allclose(found.scores, expected, atol=1e-5)
+        assert (np.diff(found.scores, axis=1) <= 0).all()
+        assert kept is None or kept[found.rows].all()
+        least = ExactIndex(vectors).search(queries, 20, kept).scores[:, -1:]
+        assert (found.scores >= least - 1e-5).mean() > 0.95
+
+
+def test_lists_are_tried_in_steps_of_at_most_a_half(clustered: Draw) -> None:
+    index = DenseIndex.build("IVF16,Flat", clustered(2_000, 1), CONFIG)
+    assert list(index.efforts(100)) == [1, 2, 3, 4, 6, 8, 12, 16]

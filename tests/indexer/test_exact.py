@@ -50,3 +50,24 @@ def test_kept_rows_are_scored_in_place_as_they_are_copied(
     copied = ExactIndex(vectors).search(queries, 9, mask)
     np.testing.assert_array_equal(in_place.rows, copied.rows)
     np.testing.assert_allclose(in_place.scores, copied.scores, atol=1e-6)
+
+
+def test_the_best_of_given_candidates_are_those_of_a_search_that_keeps_them(
+    clustered: Callable[[int, int], Floats],
+) -> None:
+    index, queries = ExactIndex(clustered(300, 1)), clustered(3, 2)
+    candidates = np.stack([np.random.default_rng(i).permutation(300)[:40] for i in range(3)])
+    found = index.among(queries, candidates, 9)
+    for place, kept in enumerate(candidates):
+        expected = index.search(queries[place, None], 9, np.isin(np.arange(300), kept))
+        np.testing.assert_array_equal(found.rows[place], expected.rows[0])
+        np.testing.assert_allclose(found.scores[place], expected.scores[0], atol=1e-6)
+
+
+def test_candidates_that_are_none_come_last_and_what_is_missing_is_filled_up() -> None:
+    index = ExactIndex(np.array([[1, 0], [0, 1], [1, 1]], np.float32))
+    found = index.among(np.array([[1, 0.5]], np.float32), np.array([[-1, 1, 2, -1]]), 3)
+    assert (found.rows.tolist(), found.scores.tolist()) == ([[2, 1, -1]], [[1.5, 0.5, -np.inf]])
+    found = index.among(np.array([[1, 0.5]], np.float32), np.array([[1]]), 2)
+    assert (found.rows.tolist(), found.scores.tolist()) == ([[1, -1]], [[0.5, -np.inf]])
+    assert index.among(np.empty((0, 2), np.float32), np.empty((0, 4), np.int64), 2).rows.shape == (0, 2)

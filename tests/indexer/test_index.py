@@ -20,7 +20,7 @@ CARDS = {
     "exact on cpu (float16)": ("cpu", torch.float16),
     "exact on cuda:0 (float16)": ("cuda:0", torch.float16),
 }
-EVERY_KEY = ("exact", "Flat", "HNSW32", "IVF16,Flat", "SQ8", *CARDS)
+EVERY_KEY = ("exact", "Flat", "HNSW32", "IVF16,Flat", "IVF16,PQ8x4fs", "SQ8", *CARDS)
 EXACT = ("exact", "Flat", *CARDS)
 PARAMETERS = [pytest.param(key, marks=[pytest.mark.gpu] if "cuda" in key else []) for key in EVERY_KEY]
 CONFIG = IndexerConfig(nprobe=8)

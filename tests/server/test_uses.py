@@ -40,12 +40,14 @@ def told(
     index: dict[str, Any] | None = None,
     fault: str | None = None,
     ranker: str = "auto",
+    workers: int = 1,
     **indexer: Any,
 ) -> dict[str, Use]:
     """Uses by stage; `fault` is what the search that is tried on a card finds."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: bool(machine.cards))
     monkeypatch.setattr(torch.cuda, "device_count", lambda: len(machine.cards))
-    settings = Settings.model_validate({"indexer": indexer, "ranker": {"device": ranker}})
+    tables = {"indexer": indexer, "ranker": {"device": ranker}, "server": {"workers": workers}}
+    settings = Settings.model_validate(tables)
     return {use.stage: use for use in uses(machine, settings, index, lambda _: fault)}
 
 
@@ -56,9 +58,12 @@ def test_without_a_card_all_runs_on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> 
     assert all(use.on.startswith("CPU") for use in found.values())
     assert (found[BUILD].on, found[SERVE].on) == ("CPU, 16 threads", "CPU, 1 thread")
     assert found[SERVE].why == "the fastest that agrees with float32 of openvino-float32, onnx-int8; no NVIDIA driver"
-    assert found[DENSE] == Use(DENSE, "CPU, exact up to 20,000 products, HNSW16 above", "no NVIDIA driver")
+    assert found[DENSE] == Use(
+        DENSE, "CPU, exact up to 20,000 products, HNSW16 up to 150,000, inverted lists above", "no NVIDIA driver"
+    )
     assert found[TRAINING] == Use(TRAINING, "CPU, PyTorch", "no NVIDIA driver")
-    assert found[NETWORK].why == found[TREES].why == ""
+    assert found[NETWORK] == Use(NETWORK, "CPU, NumPy", "no NVIDIA driver")
+    assert found[TREES] == Use(TREES, "CPU, machine code")
 
 
 def test_with_a_card_encoder_search_and_training_run_on_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -67,8 +72,14 @@ def test_with_a_card_encoder_search_and_training_run_on_it(monkeypatch: pytest.M
     assert found[BUILD].on == found[SERVE].on == found[TRAINING].on == "cuda:0 (Big)"
     assert found[DENSE].on == "cuda:0 (Big), exact"
     assert found[DENSE].why == f"{1_000_000 * 384 * 6 / GIB:.2f} GiB of 100.00 GiB free"
-    assert found[NETWORK].on.startswith("CPU")
-    assert found[NETWORK].why == found[TREES].why == "not on the card yet"
+    assert found[NETWORK].on == "cuda:0 (Big) or CPU, NumPy"
+    assert found[NETWORK].why == "whichever is faster when the release is loaded"
+    assert found[TREES] == Use(TREES, "CPU, machine code")
+
+
+def test_each_of_several_workers_has_its_own_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = told(WITH_CARD, monkeypatch, INDEX, workers=8)
+    assert found[NETWORK] == Use(NETWORK, "CPU, NumPy", "each of the 8 server.workers has a core for it")
 
 
 def test_a_card_without_room_for_the_newest_index(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -84,6 +95,8 @@ def test_a_card_without_room_for_the_newest_index(monkeypatch: pytest.MonkeyPatc
 def test_a_card_on_which_no_search_works(device: str, is_fault: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     found = told(WITH_CARD, monkeypatch, INDEX, fault="a search on cuda:0 failed: no kernel image", device=device)
     assert found[DENSE] == Use(DENSE, "CPU, HNSW16", "a search on cuda:0 failed: no kernel image.", is_fault)
+    # The DNN was not asked for there: it goes where it is faster.
+    assert found[NETWORK] == Use(NETWORK, "CPU, NumPy", "a search on cuda:0 failed: no kernel image.")
 
 
 @pytest.mark.parametrize(
@@ -112,7 +125,7 @@ def test_a_card_that_the_configuration_leaves_alone(monkeypatch: pytest.MonkeyPa
 
 def test_a_card_that_is_not_there_is_a_fault_of_its_stages(monkeypatch: pytest.MonkeyPatch) -> None:
     found = told(WITH_CARD, monkeypatch, device="cuda:3")
-    assert {stage for stage, use in found.items() if use.fault} == {BUILD, SERVE, DENSE}
+    assert {stage for stage, use in found.items() if use.fault} == {BUILD, SERVE, DENSE, NETWORK}
     assert found[DENSE].why.startswith('indexer.device = "cuda:3": this machine shows 1 CUDA cards')
     found = told(PLAIN, monkeypatch, ranker="cuda:0")
     assert {stage for stage, use in found.items() if use.fault} == {TRAINING}
