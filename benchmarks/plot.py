@@ -1,8 +1,9 @@
-"""Pictures of results: latency against rate, rates side by side, costs against the size of the catalogue."""
+"""Pictures of results: latency against rate, rates side by side, costs against the size of the catalogue, a card."""
 
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -79,6 +80,47 @@ def plot_costs(costs: Mapping[str, Mapping[int, Sequence[float]]], path: Path) -
     axes.set_ylabel("Milliseconds an answer (log scale)")
     axes.grid(alpha=0.3, which="both")
     axes.legend()
+    figure.savefig(path)
+
+
+def plot_searched(points: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """Draw queries a second against the batch to a PNG, at the least k, by number of rows and kind of mask.
+
+    Dotted: what the device itself allows, by its bandwidth or its matrix rate.
+    """
+    figure, axes = _paper()
+    least = min(point["k"] for point in points)
+    mine = sorted((point for point in points if point["k"] == least), key=lambda point: int(point["batch"]))
+    marks = {"none": "o-", "one": "s--", "each": "^-."}
+    for rows, colour in zip(sorted({point["rows"] for point in mine}), CURVES.values(), strict=False):
+        for kind, style in marks.items():
+            curve = [point for point in mine if (point["rows"], point["mask"]) == (rows, kind)]
+            if curve:
+                label = f"{rows:,} rows, " + {"none": "no mask", "one": "one mask", "each": "a mask a query"}[kind]
+                rates = [point["queries_per_second"] for point in curve]
+                axes.plot([point["batch"] for point in curve], rates, style, color=colour, label=label)
+        bounds = {point["batch"]: 1e3 * point["batch"] / point["bound_ms"] for point in mine if point["rows"] == rows}
+        axes.plot(list(bounds), list(bounds.values()), ":", color=colour, label=f"{rows:,} rows, the device's limit")
+    axes.set_xscale("log", base=2)
+    axes.set_yscale("log")
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
+    axes.set_xlabel("Queries in a call (log scale)")
+    axes.set_ylabel("Queries a second (log scale)")
+    axes.set_title(f"Exact search for {least}")
+    axes.grid(alpha=0.3, which="both")
+    axes.legend()
+    figure.savefig(path)
+
+
+def plot_held(held: Mapping[str, float], path: Path) -> None:
+    """Draw the rate that each way of serving holds to a PNG, as bars."""
+    figure, axes = _paper()
+    colours = ["grey" if name.startswith("cpu") else "tab:blue" for name in held]
+    bars = axes.barh(list(held), list(held.values()), color=colours)
+    axes.bar_label(bars, [f"{rate:,.0f}" for rate in held.values()], padding=3)
+    axes.set_xlabel("Requests a second held")
+    axes.grid(alpha=0.3, axis="x")
     figure.savefig(path)
 
 

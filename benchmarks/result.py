@@ -19,6 +19,10 @@ PERCENTILES = {"p50": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99, "p99.9": 0.999}
 # A rate is held with at most this share of errors and at least this share of it answered.
 MOST_ERRORS = 0.001
 LEAST_ACHIEVED = 0.98
+# What names the commit of a copy that has no history: `git describe --always --abbrev=40 --exclude '*' --dirty`.
+CARRIED = "VITRINE_COMMIT"
+_DIRTY = "-dirty"
+_CARD_FIELDS = "name,driver_version,memory.total"
 LIBRARIES = (
     "vitrine",
     "grpcio",
@@ -29,6 +33,8 @@ LIBRARIES = (
     "torch",
     "lightgbm",
     "faiss-cpu",
+    "faiss-gpu-cuvs",
+    "faiss-gpu",
     "openvino",
 )
 
@@ -159,26 +165,46 @@ def environment() -> dict[str, Any]:
 
 
 def machine() -> dict[str, Any]:
-    """Processor, cores (all, and those this process may use), memory in bytes (None where unknown) and platform."""
+    """Processor, cores (all, and those this process may use), memory in bytes (None where unknown) and platform.
+
+    `cards`, where there are any: the name, the driver and the bytes of memory of each.
+    """
     names = os.sysconf_names if hasattr(os, "sysconf_names") else {}
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if "SC_PHYS_PAGES" in names else None
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return {
+    told = {
         "cpu": _processor(),
         "cores": os.cpu_count(),
         "usable_cores": usable,
         "memory_bytes": memory,
         "platform": platform.platform(),
     }
+    found = cards(output("nvidia-smi", f"--query-gpu={_CARD_FIELDS}", "--format=csv,noheader,nounits") or "")
+    return told | {"cards": found} if found else told
+
+
+def cards(listing: str) -> list[dict[str, str | int | None]]:
+    """What nvidia-smi lists of each card: name, driver version and MiB of memory, with commas."""
+    rows = [[part.strip() for part in line.split(",")] for line in listing.splitlines()]
+    return [
+        {"name": row[0], "driver": row[1], "memory_bytes": int(row[2]) * 2**20 if row[2].isdigit() else None}
+        for row in rows
+        if len(row) == 3
+    ]
 
 
 def commit(folder: Path) -> dict[str, str | bool | None]:
-    """The commit checked out at `folder` and whether tracked files differ from it; "unknown" outside git."""
+    """The commit checked out at `folder` and whether tracked files differ from it.
+
+    Outside git it is what `CARRIED` says in the environment (a copy on another machine), else "unknown".
+    """
     # Untracked files are left out: the result of the run before this one would make every later run dirty.
     status = _git(folder, "--no-optional-locks", "status", "--porcelain", "--untracked-files=no")
     head = _git(folder, "rev-parse", "HEAD")
     if head is None or status is None:
-        return {"id": "unknown", "dirty": None}
+        carried = os.environ.get(CARRIED, "")
+        dirty = carried.endswith(_DIRTY) if carried else None
+        return {"id": carried.removesuffix(_DIRTY) or "unknown", "dirty": dirty}
     return {"id": head, "dirty": bool(status)}
 
 
@@ -217,8 +243,13 @@ def _processor() -> str:
 
 
 def _git(folder: Path, *arguments: str) -> str | None:
+    return output("git", "-C", str(folder), *arguments)
+
+
+def output(*command: str) -> str | None:
+    """What a command printed; None where it is not there or fails."""
     try:
-        done = subprocess.run(["git", "-C", folder, *arguments], capture_output=True, text=True, check=True)
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError):
         return None
     return done.stdout.strip()

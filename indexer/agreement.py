@@ -51,17 +51,24 @@ def least_cosine(forward: Forward, batches: Sequence[Batch], reference: Sequence
 
 
 def agreeing(
-    make: Callable[[], Forward], batches: Sequence[Batch], reference: Sequence[Floats], backend: str
+    make: Callable[[], Forward],
+    batches: Sequence[Batch],
+    reference: Sequence[Floats],
+    backend: str,
+    instead: str = "in float32",
 ) -> Forward | None:
-    """The forward that `make` gives, if its vectors of `batches` agree with `reference`; else None, with a warning."""
+    """The forward that `make` gives, if its vectors of `batches` agree with `reference`; else None, with a warning.
+
+    The warning says how the encoder runs `instead`.
+    """
     try:
         candidate = make()
         cosine = least_cosine(candidate, batches, reference)
     except Exception as error:  # Whatever a compiler raises, the model itself still works.
-        logger.warning("The encoder runs in float32: %s could not be used (%s).", backend, error)
+        logger.warning("The encoder runs %s: %s could not be used (%s).", instead, backend, error)
         return None
     if not cosine >= AGREEMENT:
-        logger.warning("The encoder runs in float32: %s agrees only to a cosine of %.5f.", backend, cosine)
+        logger.warning("The encoder runs %s: %s agrees only to a cosine of %.5f.", instead, backend, cosine)
         return None
     return candidate
 

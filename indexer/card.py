@@ -1,6 +1,7 @@
 """Exact search on a card: vectors resident in half precision, candidates scored again in float32, answers proved."""
 
 import logging
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -8,7 +9,8 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from indexer.arrays import Floats, Ints, Mask
+from indexer.arrays import Bits, Floats, Ints, Mask
+from indexer.card_masks import BITS, Kept, Masks, Packed
 from indexer.exact import ExactIndex
 from indexer.index import NOTHING, Neighbours
 from indexer.owner import Owner, owner_of
@@ -56,16 +58,19 @@ class CardIndex:
         resident: bool = True,
         scores: int = SCORES,
         chunk: int = _CHUNK,
+        bits: int = BITS,
     ) -> None:
         """`resident` keeps the float32 vectors on the device too; else candidates are gathered from `vectors`.
 
-        `scores` bounds the bytes of the score matrix; `chunk` rows for BATCH queries are scored even beyond it. Raises
-        `torch.OutOfMemoryError` where the vectors do not fit.
+        `scores` bounds the bytes of the score matrix; `chunk` rows, a multiple of eight, for BATCH queries are scored
+        even beyond it. `bits` bounds those of the masks, of which one fits in any case. Raises `torch.OutOfMemoryError`
+        where the vectors do not fit.
         """
         self._exact = ExactIndex(vectors)
         self._device = device
         self._dtype = dtype or (torch.float32 if device.type == "cpu" else torch.float16)
         self._most = scores
+        self._most_bits = bits
         # Of few rows there is one chunk, padded to eight, by which the card's matrix units count; of none, one too.
         self._chunk = min(chunk, max(-(-len(vectors) // 8) * 8, 8))
         self._owner: Owner = owner_of(device)
@@ -97,30 +102,46 @@ class CardIndex:
 
     def search(self, queries: Floats, k: int, mask: Mask | None = None) -> Neighbours:
         """See `Index.search`. Scores are float32, ties are broken by row."""
-        queries = np.ascontiguousarray(queries, np.float32)
-        found = Neighbours(
-            np.full((len(queries), k), NOTHING, np.int64), np.full((len(queries), k), -np.inf, np.float32)
-        )
-        if not len(self) or not k or (mask is not None and not mask.any()):
+        return self.search_each(queries, k, [mask] * len(queries))
+
+    def search_each(self, queries: Floats | torch.Tensor, k: int, masks: Sequence[Mask | Bits | None]) -> Neighbours:
+        """As `search`, under a mask for each query, of which an array that is given several times is one.
+
+        Queries that are a tensor on the device stay there. Raises `ValueError` where the shapes do not fit.
+        """
+        asked = queries if isinstance(queries, torch.Tensor) else torch.from_numpy(np.array(queries, np.float32))
+        if asked.shape != (len(masks), self.dimensions):
+            raise ValueError(f"queries of shape {tuple(asked.shape)}, ({len(masks)}, {self.dimensions}) expected")
+        found = Neighbours(np.full((len(asked), k), NOTHING, np.int64), np.full((len(asked), k), -np.inf, np.float32))
+        if not len(self) or not k:
             return found
-        for start in range(0, len(queries), BATCH):
-            part = slice(start, start + BATCH)
-            into = Neighbours(found.rows[part], found.scores[part])
-            left = self._filled(queries[part], into, mask)
-            if len(left):
-                into.rows[left], into.scores[left] = self._exact.search(queries[part][left], k, mask)
+        known, padded = Masks(masks, len(self)), len(self._table)
+        for places in known.parts(BATCH, max(self._most_bits // (padded // 8), 1)):
+            packed = known.packed(places, padded, self._device.type == "cuda")
+            self._stand_in(asked, found, self._filled(asked, found, places, packed), known)
         return found
 
-    def _filled(self, queries: Floats, into: Neighbours, mask: Mask | None) -> Ints:
-        """Fill `into`; returns the places of the queries that the card could not answer."""
+    def _filled(self, queries: torch.Tensor, found: Neighbours, places: Ints, packed: Packed | None) -> Ints:
+        """Fill `found` at `places`; returns those of them that the card could not answer."""
+        # The queries may still be computed, in another stream than the owner's.
+        ready = torch.cuda.current_stream(queries.device).record_event() if queries.is_cuda else None
         try:
-            return self._owner.run(partial(self._answered, queries, into, mask))
+            return self._owner.run(partial(self._answered, queries, found, places, packed, ready))
         except torch.OutOfMemoryError as error:
             if not self._said:
                 logger.warning("The CPU searches in place of %s, which has no memory left: %s", self._device, error)
             self._said = True
-            self.given_up += len(queries)
-            return np.arange(len(queries))
+            self.given_up += len(places)
+            return places
+
+    def _stand_in(self, queries: torch.Tensor, found: Neighbours, places: Ints, masks: Masks) -> None:
+        """Fill `found` at `places` from the exact index."""
+        for number in np.unique(masks.number[places]):
+            same = places[masks.number[places] == number]
+            asked = queries.cpu().float().numpy()[same]
+            found.rows[same], found.scores[same] = self._exact.search(
+                asked, found.rows.shape[1], masks.unpacked(number)
+            )
 
     # What follows runs in the owner's thread.
 
@@ -145,18 +166,28 @@ class CardIndex:
                 self._full[start : start + len(block)] = block
         self._error, self._longest = error, longest
 
-    def _answered(self, queries: Floats, into: Neighbours, mask: Mask | None) -> Ints:
-        banned = None if mask is None else self._banned(mask)
-        k, left = into.rows.shape[1], np.arange(len(queries))
+    def _answered(
+        self,
+        queries: torch.Tensor,
+        found: Neighbours,
+        places: Ints,
+        packed: Packed | None,
+        ready: torch.cuda.Event | None,
+    ) -> Ints:
+        if ready is not None:
+            ready.wait()
+        masks = None if packed is None else packed.on(self._device)
+        k, left = found.rows.shape[1], places
         width = k + _MARGIN
-        self.asked += len(queries)
+        self.asked += len(left)
         while len(left):
-            asked = self._padded(queries[left])
-            answer = self._best(asked, k, width, banned)
+            asked = self._padded(queries, left)
+            kept = None if masks is None or packed is None else masks.of(packed.which[left], len(asked))
+            answer = self._best(asked, k, width, kept)
             proved = answer.proved[: len(left)].cpu().numpy()
             sure = left[proved]
-            into.rows[sure] = answer.rows[: len(left)].cpu().numpy()[proved]
-            into.scores[sure] = answer.scores[: len(left)].cpu().numpy()[proved]
+            found.rows[sure] = answer.rows[: len(left)].cpu().numpy()[proved]
+            found.scores[sure] = answer.scores[: len(left)].cpu().numpy()[proved]
             left = left[~proved]
             width *= _WIDER
             if width > _WIDEST:
@@ -165,22 +196,15 @@ class CardIndex:
             self.widened += len(left)
         return left
 
-    def _banned(self, mask: Mask) -> torch.Tensor:
-        """True [padded rows] where a row may not be found."""
-        card = self._device.type == "cuda"
-        host = torch.ones(len(self._table), dtype=torch.bool, pin_memory=card)
-        np.logical_not(mask, out=host.numpy()[: len(mask)])
-        return host.to(self._device, non_blocking=card)
+    def _padded(self, queries: torch.Tensor, places: Ints) -> torch.Tensor:
+        """The queries at `places`, float32 [power of two, dimensions] on the device; the rows after them are zero."""
+        made = torch.zeros((bucket(len(places)), self.dimensions), device=self._device)
+        made[: len(places)] = queries if len(places) == len(queries) else queries[torch.from_numpy(places)]
+        return made
 
-    def _padded(self, queries: Floats) -> torch.Tensor:
-        """[power of two, dimensions] on the device; the rows after the queries are zero."""
-        made = torch.zeros((bucket(len(queries)), self.dimensions))
-        made.numpy()[: len(queries)] = queries
-        return made.to(self._device)
-
-    def _best(self, queries: torch.Tensor, k: int, width: int, banned: torch.Tensor | None) -> Answer:
+    def _best(self, queries: torch.Tensor, k: int, width: int, kept: Kept | None) -> Answer:
         asked = queries.to(self._dtype)
-        rough, rows = self._candidates(asked, width, banned)
+        rough, rows = self._candidates(asked, width, kept)
         exact, rows = self._rescored(queries, rough, rows)
         if exact.shape[1] < k:
             missing = (0, k - exact.shape[1])
@@ -192,9 +216,7 @@ class CardIndex:
         proved = complete | (self._upper(queries, asked, worst) < exact[:, k - 1])
         return Answer(rows[:, :k], exact[:, :k], proved & self._in_range(queries))
 
-    def _candidates(
-        self, queries: torch.Tensor, width: int, banned: torch.Tensor | None
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    def _candidates(self, queries: torch.Tensor, width: int, kept: Kept | None) -> tuple[torch.Tensor, torch.Tensor]:
         """The scores and rows of the `width` best by the scan, in no order; -inf where a row may not be found."""
         total, count = len(self._table), len(queries)
         size = self._dtype.itemsize
@@ -206,8 +228,8 @@ class CardIndex:
             stop = min(start + step, total)
             scores = memory[: count * (stop - start)].view(count, stop - start)
             torch.mm(queries, self._table[start:stop].T, out=scores)
-            if banned is not None:
-                scores.masked_fill_(banned[start:stop], -torch.inf)
+            if kept is not None:
+                kept.hide(scores, start)
             elif stop > len(self):
                 scores[:, len(self) - start :] = -torch.inf
             near, places = scores.view(count, -1, self._chunk).topk(min(width, self._chunk), 2, sorted=False)

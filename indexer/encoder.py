@@ -1,6 +1,5 @@
-"""Texts to unit vectors, by any sentence-transformers model; compiled on the CPU where that agrees with float32."""
+"""Texts to unit vectors, by any sentence-transformers model; compiled or in half precision where that agrees."""
 
-import copy
 import hashlib
 import importlib.util
 import logging
@@ -9,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import chain, islice, repeat
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import torch
@@ -17,6 +16,8 @@ import torch
 from indexer.agreement import Batch, Catalogue, Forward, agreeing, probe_batches
 from indexer.arrays import Floats
 from indexer.backends import Backend, candidates
+from indexer.batches import CARD, CPU, FEW, parts
+from indexer.card_encoder import CardEncoder
 from indexer.choice import EXACT, Choice, Trial
 from indexer.config import IndexerConfig
 from indexer.device import choose
@@ -30,10 +31,8 @@ logger = logging.getLogger(__name__)
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
-# Beyond 64 titles a batch costs the CPU no less a title, and padding grows; in 4,096 it is a hundredth of the tokens.
-_BATCH = 64
-# Nothing is embedded while the first window is tokenised, so it is short.
-_FIRST, _WINDOW = 512, 4_096
+K = TypeVar("K")
+
 # The files of a model folder that decide a vector: weights, tokeniser, greatest length and the modules after the model.
 _DECISIVE = (
     *("modules.json", "config.json", "tokenizer.json", "vocab.txt", "sentence_bert_config.json", "*.model"),
@@ -67,22 +66,40 @@ class Encoder:
         self.choice = choice
         self._tokeniser = tokeniser
         self._forward = forward
+        self._limits = CARD if isinstance(forward, CardEncoder) else CPU
 
     def encode(self, texts: Sequence[str], progress: Callable[[int], None] | None = None) -> Floats:
         """Unit vectors float32 [texts, dimensions]; `progress` is told how many more texts are done."""
         vectors = np.empty((len(texts), self.dimensions), np.float32)
-        for places, batch in self._batches(texts):
-            vectors[places] = self._forward(*batch)
+        for places, made in self._embedded(self._batches(texts)):
+            vectors[places] = made
             if progress:
                 progress(len(places))
         return vectors
+
+    def on_device(self, texts: Sequence[str]) -> torch.Tensor:
+        """As `encode`, but where the vectors were computed; see `CardEncoder.on_device`."""
+        if not isinstance(self._forward, CardEncoder) or not len(texts):
+            return torch.from_numpy(self.encode(texts))
+        rows = self._tokeniser([normalise(text) for text in texts])
+        batches = [self._tokeniser.pad(rows[start : start + FEW]) for start in range(0, len(rows), FEW)]
+        made = [self._forward.on_device(*batch) for batch in batches]
+        return made[0] if len(made) == 1 else self._forward.owner.run(partial(torch.cat, made))
+
+    def warm_up(self) -> None:
+        """Have done whatever a card does at the first batch of a shape."""
+        if isinstance(self._forward, CardEncoder):
+            self._forward.warm_up()
 
     def stream(self, texts: Iterable[str]) -> Iterator[tuple[list[str], Floats]]:
         """Texts, in another order than they came, with their unit vectors float32 [batch, dimensions].
 
         While one window of them is embedded, a thread tokenises the next: the tokenizer lets go of Python's lock.
         """
-        rest, sizes = iter(texts), chain([_FIRST], repeat(_WINDOW))
+        yield from self._embedded(self._tokenised(texts))
+
+    def _tokenised(self, texts: Iterable[str]) -> Iterator[tuple[list[str], Batch]]:
+        rest, sizes = iter(texts), chain([self._limits.first], repeat(self._limits.window))
 
         def window() -> list[tuple[list[str], Batch]]:
             held = list(islice(rest, next(sizes)))
@@ -92,16 +109,30 @@ class Encoder:
             coming = pool.submit(window)
             while batches := coming.result():
                 coming = pool.submit(window)
-                for some, batch in batches:
-                    yield some, self._forward(*batch)
+                yield from batches
 
     def _batches(self, texts: Sequence[str]) -> Iterator[tuple[list[int], Batch]]:
         """The places of texts of like lengths, so that little of a batch is padding, and those texts tokenised."""
         rows = self._tokeniser([normalise(text) for text in texts])
         order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
-        for start in range(0, len(order), _BATCH):
-            places = order[start : start + _BATCH]
+        for part in parts([len(rows[i]) for i in order], self._limits):
+            places = order[part]
             yield places, self._tokeniser.pad([rows[i] for i in places])
+
+    def _embedded(self, batches: Iterable[tuple[K, Batch]]) -> Iterator[tuple[K, Floats]]:
+        """Each batch's vectors. A card has begun the next when those of one are handed out."""
+        if not isinstance(self._forward, CardEncoder):
+            for key, batch in batches:
+                yield key, self._forward(*batch)
+            return
+        begun: list[tuple[K, Callable[[], Floats]]] = []
+        for key, batch in batches:
+            begun.append((key, self._forward.later(*batch)))
+            if len(begun) > 1:
+                first, vectors = begun.pop(0)
+                yield first, vectors()
+        for key, vectors in begun:
+            yield key, vectors()
 
 
 def load_encoder(config: IndexerConfig, tuned: Mapping[str, Any] | None = None, kept: Path | None = None) -> Encoder:
@@ -117,26 +148,33 @@ def load_encoder(config: IndexerConfig, tuned: Mapping[str, Any] | None = None, 
     if found and found.forward:
         opened = (found.tokeniser, found.forward, found.dimensions)
         return Encoder(config.encoder, name, *opened, found.name, tuned, found.told)
-    model = load_sentence_transformer(path, device)
-    tokeniser = Tokeniser.of(model.tokenizer, model.max_seq_length or 512)
-    exact = _torch_forward(model, tokeniser, device)
+    model = load_sentence_transformer(path, torch.device("cpu"))
+    longest = model.max_seq_length or 512
+    tokeniser = Tokeniser.of(model.tokenizer, longest)
+    exact = _torch_forward(model, tokeniser)
     dimensions = exact(*probe_batches(tokeniser)[0]).shape[1]
     if found:
         choice = Choice(EXACT, exact, found.told)
-    elif device.type == "cuda":
-        choice = _half_or_exact(model, tokeniser, exact, device)
     else:
-        choice = _chosen(model, tokeniser, exact, config, folder)
+        on_card = _on_card(model, tokeniser, longest, exact, device) if device.type == "cuda" else None
+        choice = on_card or _chosen(model, tokeniser, exact, config, folder)
     if config.backend not in ("auto", choice.name.partition("-")[0]):
         raise ConfigError(f'indexer.backend = "{config.backend}" is for the CPU, the encoder runs on {device}.')
     return Encoder(config.encoder, name, tokeniser, choice.forward, dimensions, choice.name, tuned, choice.told or None)
 
 
-def _half_or_exact(model: "SentenceTransformer", tokeniser: Tokeniser, exact: Forward, device: torch.device) -> Choice:
+def _on_card(
+    model: "SentenceTransformer", tokeniser: Tokeniser, longest: int, exact: Forward, device: torch.device
+) -> Choice | None:
+    """In half precision, or else in float32; None, with a warning, where the card cannot be used."""
     batches = probe_batches(tokeniser)
     reference = [exact(*batch) for batch in batches]
-    half = agreeing(lambda: _half_forward(model, tokeniser, device), batches, reference, "torch-float16")
-    return Choice("torch-float16", half, {}) if half else Choice(EXACT, exact, {})
+    for dtype, instead in ((torch.float16, "in float32"), (torch.float32, "on the CPU")):
+        name = str(dtype).replace(".", "-")
+        make = partial(CardEncoder, model, tokeniser, device, dtype, longest)
+        if forward := agreeing(make, batches, reference, f"{name} on {device}", instead):
+            return Choice(name, forward, {})
+    return None
 
 
 def _chosen(
@@ -217,17 +255,12 @@ def load_sentence_transformer(path: Path, device: torch.device) -> "SentenceTran
         raise ConfigError(f"indexer.encoder: {path} does not hold a sentence-transformers model: {error}") from error
 
 
-def _half_forward(model: "SentenceTransformer", tokeniser: Tokeniser, device: torch.device) -> Forward:
-    # `half` changes the model itself, which the reference still needs in float32.
-    return _torch_forward(copy.deepcopy(model).half(), tokeniser, device)
-
-
-def _torch_forward(model: "SentenceTransformer", tokeniser: Tokeniser, device: torch.device) -> Forward:
+def _torch_forward(model: "SentenceTransformer", tokeniser: Tokeniser) -> Forward:
     def forward(input_ids: np.ndarray, attention_mask: np.ndarray) -> Floats:
         arrays = tokeniser.features(input_ids, attention_mask)
-        features = {name: torch.from_numpy(array).to(device) for name, array in arrays.items()}
+        features = {name: torch.from_numpy(array) for name, array in arrays.items()}
         with torch.inference_mode():
             vectors = torch.nn.functional.normalize(model(features)["sentence_embedding"].float(), dim=1)
-        return np.asarray(vectors.cpu().numpy(), np.float32)
+        return np.asarray(vectors.numpy(), np.float32)
 
     return forward

@@ -3,6 +3,7 @@
 import logging
 import threading
 import weakref
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
@@ -14,6 +15,8 @@ from indexer.card import CardIndex
 from indexer.config import IndexerConfig
 from indexer.device import choose
 from indexer.exact import ExactIndex
+from indexer.index import Index
+from indexer.remote import in_use, open_remote
 from indexer.room import Memory, Resident, card_memory, verdict
 
 logger = logging.getLogger(__name__)
@@ -42,16 +45,23 @@ _residents = Residents()
 _placing = threading.Lock()
 
 
-def on_card(vectors: Floats, folder: Path, config: IndexerConfig) -> CardIndex | None:
+def on_card(vectors: Floats, folder: Path, config: IndexerConfig) -> Index | None:
     """The exact index of `vectors` on the configured card; None where there is none, or where it will not do.
 
-    `folder` is the directory of the store that the index is opened from. Raises `ConfigError` where a card is asked
-    for that is not there. All else that goes wrong is told in a warning, and the CPU searches.
+    `folder` is the directory of the store that the index is opened from. Where another process holds the card for this
+    one, that is asked. Raises `ConfigError` where a card is asked for that is not there. All else that goes wrong is
+    told in a warning, and the CPU searches.
     """
+    if (card := in_use()) is not None:
+        return open_remote(card, vectors, folder)
     device = choose(config.device)
     if device.type == "cpu":
         return None
     return placed(vectors, folder.parent.name, torch.device(device.type, device.index or 0))
+
+
+def _warn(device: torch.device, why: str) -> None:
+    logger.warning("The CPU searches in place of %s: %s.", device, why)
 
 
 def placed(
@@ -60,21 +70,22 @@ def placed(
     device: torch.device,
     memory: Memory = card_memory,
     residents: Residents = _residents,
+    refuse: Callable[[torch.device, str], None] = _warn,
 ) -> CardIndex | None:
-    """The exact index of `vectors` on `device`, if the device works and has room; else None, with a warning."""
+    """The exact index of `vectors` on `device`, if the device works and has room; else None, and `refuse` says why."""
     with _placing:
         if fault := fault_of(device):
-            _warn(device, fault)
+            refuse(device, fault)
             return None
         try:
             found = verdict(len(vectors), vectors.shape[1], shelf, residents.of(device), memory(device))
             if not found.admitted:
-                _warn(device, found.told)
+                refuse(device, found.told)
                 return None
             index = CardIndex(vectors, device, resident=found.full)
         except RuntimeError as error:
             # Another process may have taken the memory since it was counted.
-            _warn(device, str(error))
+            refuse(device, str(error))
             return None
         residents.add(index, device, Resident(shelf, index.size, found.full))
         logger.info("%d vectors are searched on %s: %s", len(index), device, found.told)
@@ -90,17 +101,16 @@ def fault_of(device: torch.device) -> str | None:
     mask = np.arange(1_000) % 3 == 0
     try:
         index = CardIndex(vectors, device, chunk=256)
-        for kept in (None, mask):
-            found, expected = (each.search(vectors[:5], 10, kept) for each in (index, ExactIndex(vectors)))
-            if not np.allclose(found.scores, expected.scores, atol=_AGREES):
-                return f"a search on {device} finds other neighbours than the CPU"
+        masks = [None, mask, None, mask, None]
+        found = [index.search(vectors[:5], 10, kept) for kept in (None, mask)]
+        expected = [ExactIndex(vectors).search(vectors[:5], 10, kept).scores for kept in (None, mask)]
+        found.append(index.search_each(vectors[:5], 10, masks))
+        expected.append(np.array([expected[kept is not None][place] for place, kept in enumerate(masks)]))
+        if not np.allclose([each.scores for each in found], expected, atol=_AGREES):
+            return f"a search on {device} finds other neighbours than the CPU"
         if index.widened or index.given_up:
             # Answers are right even so, but it is the second scan or the CPU that gives them.
             return f"a search on {device} gives scores that are off by more than rounding"
     except Exception as error:  # Whatever a driver raises, the CPU still works.
         return f"a search on {device} failed: {error}"
     return None
-
-
-def _warn(device: torch.device, why: str) -> None:
-    logger.warning("The CPU searches in place of %s: %s.", device, why)

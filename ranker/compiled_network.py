@@ -69,6 +69,9 @@ class CompiledNetwork:
     Nothing is written after it is made: any number of threads may score at once.
     """
 
+    # What it runs on, for people.
+    kind = "NumPy"
+
     def __init__(self, network: Network) -> None:
         state = {name: tensor.detach().cpu().double().numpy() for name, tensor in network.state_dict().items()}
         self._features, self._space = len(state["mean"]), state["age.weight"].shape[1]

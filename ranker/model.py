@@ -1,9 +1,9 @@
 """A trained model: the product space, the members, and the fusion that ranks."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from indexer.arrays import Doubles, Floats, Ints
 from indexer.config import IndexerConfig
+from indexer.device import choose
 from indexer.errors import SnapshotError
 from indexer.snapshot import IndexSnapshot
 from indexer.store import Store, write_json
@@ -22,6 +23,7 @@ from ranker.covisited import load_covisited
 from ranker.features import Catalogue
 from ranker.fusion import Fusion, Isotonic, Platt, by_rank
 from ranker.network import Network
+from ranker.network_choice import SharedNetwork, on_card
 from ranker.products import product_table
 from ranker.recall import Retrieval
 from ranker.scoring import Scorable
@@ -53,7 +55,8 @@ class Scores(NamedTuple):
 class Members:
     """What is fitted on the MEMBERS slice, and how it is fused.
 
-    `stacked` reads the network's logit as its last column; `residual` is added to the network's log-odds.
+    `stacked` reads the network's logit as its last column; `residual` is added to the network's log-odds. `compile`
+    makes of the network what scores.
     """
 
     network: Network
@@ -61,6 +64,7 @@ class Members:
     stacked: Trees
     residual: Trees
     fusion: Fusion
+    compile: Callable[[Network], CompiledNetwork | SharedNetwork] = CompiledNetwork
 
     def score(self, lists: Sequence[Scorable], space: Floats, *, skip_network: bool = False) -> list[Scores]:
         """Scores of several lists in one pass through each member; without the network where there is no time for it.
@@ -105,9 +109,9 @@ class Members:
         return self.trees.score(matrix)
 
     @cached_property
-    def compiled_network(self) -> CompiledNetwork:
-        """The network, ready to score; PyTorch takes two to five times as long."""
-        return CompiledNetwork(self.network)
+    def compiled_network(self) -> CompiledNetwork | SharedNetwork:
+        """The network, ready to score; PyTorch on the CPU takes two to five times as long."""
+        return self.compile(self.network)
 
     def make_ready(self) -> None:
         """Lay out the network and the trees that will rank: the first request need not. Raises `SnapshotError`."""
@@ -166,15 +170,19 @@ class Model:
 
 
 def load_model(store: Store, name: str, snapshot: IndexSnapshot, config: IndexerConfig) -> Model:
-    """Open a model for `snapshot`. Raises `SnapshotError`, naming both fingerprints, where they do not fit together."""
+    """Open a model for `snapshot`, its DNN on the configured device where that is faster.
+
+    Raises `SnapshotError`, naming both fingerprints, where they do not fit together.
+    """
     manifest = store.manifest("models", name)
     folder = store.path("models", name)
     _check(manifest, name, snapshot)
     space = load_space(folder, manifest["space"], config)
-    members = None if manifest["fusion"] == UNRANKED else _load_members(folder, space, name)
+    recalled, device = manifest["recall"], choose(config.device)
+    compiled = partial(on_card, space=space.vectors, rows=recalled["candidates"], device=device)
+    members = None if manifest["fusion"] == UNRANKED else _load_members(folder, space, name, compiled)
     covisited = load_covisited(folder)
     catalogue = Catalogue(product_table(snapshot), snapshot.lexical, space.vectors, covisited)
-    recalled = manifest["recall"]
     retrieval = Retrieval(
         snapshot.index, snapshot.lexical, space.index, covisited, recalled["candidates"], recalled["weights"]
     )
@@ -189,7 +197,9 @@ def stored_report(store: Store, name: str) -> dict[str, Any] | None:
     return report
 
 
-def _load_members(folder: Path, space: ProductSpace, name: str) -> Members:
+def _load_members(
+    folder: Path, space: ProductSpace, name: str, compiled: Callable[[Network], CompiledNetwork | SharedNetwork]
+) -> Members:
     _check_schema(json.loads((folder / _SCHEMA).read_text()), name)
     network = Network(len(features.NAMES), space.vectors.shape[1], features.PLACE)
     network.load_state_dict(load_file(folder / _NETWORK))
@@ -199,6 +209,7 @@ def _load_members(folder: Path, space: ProductSpace, name: str) -> Members:
         Trees.load(folder / _STACKED),
         Trees.load(folder / _RESIDUAL),
         _load_fusion(folder / _FUSION),
+        compiled,
     )
     members.make_ready()
     return members

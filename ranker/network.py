@@ -67,31 +67,51 @@ class Network(nn.Module):
 
     def forward(self, x: NetworkInput) -> Tensor:
         """Logits float32 [candidates]."""
-        features = ((x.features - self.mean) / self.deviation).clamp(-6, 6).nan_to_num(0.0)
-        seen = 0.0
+        return self.combined(x.features, x.candidates, self._interest(x), x.queries[x.request])
+
+    def combined(self, features: Tensor, candidates: Tensor, interest: Tensor, queries: Tensor) -> Tensor:
+        """Logits float32 [candidates]; `interest` [candidates, d] by `attended`, `queries` [candidates, d].
+
+        Features are float32, for they are of all scales; the rest may be coarser.
+        """
+        features = ((features - self.mean) / self.deviation).clamp(-6, 6).nan_to_num(0.0)
+        shown = None if self.place is None else features[:, self.place, None]
         if self.place is not None:
-            seen = self.seen(features[:, self.place, None])
-            features = features.index_fill(1, torch.tensor([self.place], device=features.device), 0.0)
-        interest = self._interest(x)
-        queries = x.queries[x.request]
-        vectors = [x.candidates, interest, interest * x.candidates, queries, queries * x.candidates]
-        first = torch.cat([features, self.forget(torch.cat(vectors, dim=1))], dim=1)
+            features = features.clone()
+            features.select(1, self.place).zero_()
+        vectors = [candidates, interest, interest * candidates, queries, queries * candidates]
+        known = self.forget(torch.cat(vectors, dim=1))
+        first = torch.cat([features.to(candidates.dtype), known], dim=1)
         crossed = first
         for layer in self.cross:
             crossed = layer(first, crossed)
-        clicked = self.logit(torch.cat([crossed, self.deep(first)], dim=1))
-        return (clicked + seen).squeeze(1)  # type: ignore[no-any-return]
+        last = torch.cat([crossed, self.deep(first)], dim=1)
+        # Whatever the rest was in: rounded to half precision, many logits of a list would be equal.
+        with torch.autocast(last.device.type, enabled=False):
+            clicked = self.logit(last.float())
+            logits = clicked if shown is None else clicked + self.seen(shown)
+        return logits.squeeze(1)  # type: ignore[no-any-return]
+
+    def attended(self, asked: Tensor, history: Tensor, ages: Tensor, present: Tensor) -> Tensor:
+        """What of each request's history bears on its candidates, [requests, candidates, d]; zeros without a history.
+
+        `asked` [requests, candidates, d] are the candidates by `ask`, the others as in `NetworkInput`.
+        """
+        told = history + self.age(ages)
+        # In float32, which the -1e9 needs.
+        weights = (asked @ self.key(told).transpose(1, 2)).float() * told.shape[2] ** -0.5
+        present = present[:, None, :]
+        weights = weights.masked_fill(~present, -1e9).softmax(2) * present
+        values = self.value(told)
+        interest: Tensor = weights.to(values.dtype) @ values
+        return interest
 
     def _interest(self, x: NetworkInput) -> Tensor:
-        """What of the history bears on each candidate, [candidates, d]; zeros where there is no history."""
-        told = x.history + self.age(x.ages)
-        counts = torch.bincount(x.request, minlength=len(told))
+        """`attended` for flat candidates, [candidates, d]."""
+        counts = torch.bincount(x.request, minlength=len(x.history))
         place = torch.arange(len(x.request), device=x.request.device) - (counts.cumsum(0) - counts)[x.request]
         # Candidates side by side a request: the keys of a history are then used where they lie, not copied a candidate.
-        asked = told.new_zeros(len(told), int(counts.max()), told.shape[2])
-        asked = asked.index_put((x.request, place), self.ask(x.candidates))
-        weights = asked @ self.key(told).transpose(1, 2) * told.shape[2] ** -0.5
-        present = x.present[:, None, :]
-        weights = weights.masked_fill(~present, -1e9).softmax(2) * present
-        interest: Tensor = weights @ self.value(told)
-        return interest[x.request, place]
+        asked = self.ask(x.candidates)
+        table = asked.new_zeros(len(x.history), int(counts.max()), asked.shape[1])
+        table = table.index_put((x.request, place), asked)
+        return self.attended(table, x.history, x.ages, x.present)[x.request, place]

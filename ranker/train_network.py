@@ -15,6 +15,7 @@ from ranker.examples import Example
 from ranker.features import PLACE
 from ranker.metrics import gains, ndcg
 from ranker.network import Network, NetworkInput
+from ranker.precision import mixed
 from ranker.scoring import Scorable, network_input
 
 _REQUESTS = 32
@@ -70,7 +71,7 @@ def fit_network(
 
 
 def logits(network: Network, examples: Sequence[Example], space: Floats, device: torch.device) -> list[Doubles]:
-    """The network's logits for each list."""
+    """The network's logits for each list, in float32 on any device."""
     network.eval()
     out: list[Doubles] = []
     for start in range(0, len(examples), _REQUESTS):
@@ -120,7 +121,8 @@ def _step(
 ) -> float:
     x = _input(batch, space, device)
     grades = np.concatenate([example.grades for example in batch])
-    scores = network(x)
+    with mixed(device):
+        scores = network(x)
     clicked = torch.from_numpy((grades >= positive).astype(np.float32)).to(device)
     worth = torch.from_numpy(gains(grades).astype(np.float32)).to(device)
     loss = F.binary_cross_entropy_with_logits(scores, clicked) + _list_loss(scores, worth, x.request, len(batch))

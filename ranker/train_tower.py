@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from indexer.arrays import Floats
 from ranker.config import RankerConfig
 from ranker.history import DISLIKE, RETURN
+from ranker.precision import mixed
 from ranker.user_tower import RECENT, UserTower, age_buckets, principal_projection
 
 # Fewer histories with something after them than this teach nothing.
@@ -123,17 +124,21 @@ def _loss(
     steps = np.where(present, steps, first[:, None])
     ages = torch.from_numpy(age_buckets(histories.times[end, None] - histories.times[steps])).to(device)
     kinds = torch.from_numpy(histories.kinds[steps].astype(np.int64)).to(device)
-    history = _product_vectors(tower, residual, titles, torch.from_numpy(histories.rows[steps]).to(device))
-    users = tower(history, ages, kinds, torch.from_numpy(present).to(device))
+    rows = torch.from_numpy(histories.rows[steps]).to(device)
+    with mixed(device):
+        history = _product_vectors(tower, residual, titles, rows)
+        users = tower(history, ages, kinds, torch.from_numpy(present).to(device))
 
     drawn = np.minimum(histories.stop[batch] - end, _TARGETS)
     owner = np.repeat(np.arange(len(batch)), drawn)
     places = end[owner] + rng.integers(0, (histories.stop[batch] - end)[owner])
     targets = torch.from_numpy(histories.rows[places]).to(device)
-    products = _product_vectors(tower, residual, titles, targets)
-    logits = users[torch.from_numpy(owner).to(device)] @ products.T / _TEMPERATURE - log_q[targets]
-    # A column that is this row's target again, or another target of the same history, is no negative.
+    with mixed(device):
+        products = _product_vectors(tower, residual, titles, targets)
     mine = torch.from_numpy(owner).to(device)
+    # Outside, in float32: by the temperature a cosine's error counts fourteen times.
+    logits = users.float()[mine] @ products.float().T / _TEMPERATURE - log_q[targets]
+    # A column that is this row's target again, or another target of the same history, is no negative.
     known = (targets[:, None] == targets[None, :]) | (mine[:, None] == mine[None, :])
     known.fill_diagonal_(False)
     return F.cross_entropy(logits.masked_fill(known, -1e9), torch.arange(len(targets), device=device))

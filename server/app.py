@@ -142,6 +142,7 @@ class App:
 
 def warm_up(state: State) -> None:
     """Run the request path on real titles, so that the first customers do not wait for lazy initialisation."""
+    state.encoder.warm_up()
     titles = state.snapshot.products.column("title").slice(0, _WARM_UP).to_pylist()
     # Queries of several lengths, alone and together: the encoder has a graph for each shape.
     for words in (1, 5, 100):

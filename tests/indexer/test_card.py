@@ -4,73 +4,25 @@ import gc
 import logging
 import threading
 import weakref
-from collections.abc import Callable
 from itertools import pairwise
 
 import numpy as np
 import pytest
 import torch
+from card_forms import CPU, FORMS, SMALL, Make, check, crowded, true_scores, unit
 
 from indexer import card
-from indexer.arrays import Doubles, Floats, Mask
 from indexer.card import BATCH, CardIndex, bucket
+from indexer.card_masks import Masks
 from indexer.exact import ExactIndex
 from indexer.index import NOTHING
 from indexer.owner import OneThread
-
-CPU = torch.device("cpu")
-FORMS = [
-    pytest.param(("cpu", torch.float32), id="cpu-float32"),
-    pytest.param(("cpu", torch.float16), id="cpu-float16"),
-    pytest.param(("cuda:0", torch.float16), id="cuda-float16", marks=pytest.mark.gpu),
-]
-# Several blocks of several chunks, the last one not full: two chunks of 64 rows for 32 queries.
-SMALL = {"scores": 2 * 64 * 32 * 2, "chunk": 64}
-Make = Callable[..., CardIndex]
 
 
 @pytest.fixture(params=FORMS)
 def make(request: pytest.FixtureRequest) -> Make:
     place, dtype = request.param
     return lambda vectors, **options: CardIndex(vectors, torch.device(place), dtype, **options)
-
-
-def unit(rows: int, dimensions: int = 24, seed: int = 0) -> Floats:
-    made = np.random.default_rng(seed).normal(size=(rows, dimensions))
-    return np.asarray(made / np.linalg.norm(made, axis=1, keepdims=True), np.float32)
-
-
-def crowded(rows: int, spread: float, dimensions: int = 24) -> Floats:
-    """Unit vectors that differ from one another by about `spread`."""
-    made = unit(1, dimensions, 5) + spread * np.random.default_rng(6).normal(size=(rows, dimensions))
-    return np.asarray(made / np.linalg.norm(made, axis=1, keepdims=True), np.float32)
-
-
-def true_scores(queries: Floats, vectors: Floats) -> Doubles:
-    return queries.astype(np.float64) @ vectors.T.astype(np.float64)
-
-
-def check(index: CardIndex, vectors: Floats, queries: Floats, k: int, mask: Mask | None = None) -> None:
-    """The k best by float64 up to ties in float32's last digits, their scores true and in order, nothing twice."""
-    rows, scores = index.search(queries, k, mask)
-    assert (rows.dtype, scores.dtype, rows.shape, scores.shape) == (np.int64, np.float32, *[(len(queries), k)] * 2)
-    true = true_scores(queries, vectors)
-    allowed = true if mask is None else np.where(mask, true, -np.inf)
-    kept = len(vectors) if mask is None else int(mask.sum())
-    found = min(k, kept)
-    assert (rows[:, :found] != NOTHING).all()
-    assert (rows[:, found:] == NOTHING).all()
-    assert (scores[:, found:] == -np.inf).all()
-    rows, scores = rows[:, :found], scores[:, :found]
-    assert all(len(set(each)) == found for each in rows.tolist())
-    if mask is not None:
-        assert mask[rows].all()
-    best = -np.sort(-allowed, axis=1)[:, :found]
-    np.testing.assert_allclose(scores, best, atol=5e-7)
-    np.testing.assert_allclose(np.take_along_axis(true, rows, 1), scores, atol=5e-7)
-    assert (np.diff(scores, axis=1) <= 0).all()
-    tied = np.diff(scores, axis=1) == 0
-    assert (np.diff(rows, axis=1)[tied] > 0).all()
 
 
 @pytest.mark.parametrize("share", [None, 0.9, 0.5, 0.1, 0.01])
@@ -195,16 +147,19 @@ def test_float32_vectors_may_stay_on_the_host(make: Make, resident: bool) -> Non
     assert index.size == padded * 24 * (2 if half else 4) + (500 * 24 * 4 if half and resident else 0)
 
 
-@pytest.mark.parametrize("masked", [False, True])
-def test_nothing_of_a_search_is_left_on_another_device(masked: bool) -> None:
+@pytest.mark.parametrize("masked", [0, 1, 2])
+def test_nothing_of_a_search_is_left_on_another_device(masked: int) -> None:
     """The `meta` device computes shapes only, and refuses to mix with the CPU as a card does."""
     meta = torch.device("meta")
     index = CardIndex(unit(1_000), CPU, torch.float16, **SMALL)
     index._device, index._owner = meta, OneThread(meta)
     index._table, index._full = index._table.to(meta), index._full.to(meta)
-    banned = torch.ones(len(index._table), dtype=torch.bool, device=meta) if masked else None
+    known = Masks([np.arange(1_000) % 2 == 0, np.arange(1_000) % 3 == 0][: masked or 1], 1_000)
+    packed = known.packed(np.arange(len(known.number)), len(index._table), pinned=False)
+    assert packed is not None
+    kept = packed.on(meta).of(packed.which, 32) if masked else None
     for k in (5, 2_000):
-        answer = index._owner.run(lambda k=k: index._best(torch.ones((32, 24), device=meta), k, k + 64, banned))
+        answer = index._owner.run(lambda k=k: index._best(torch.ones((32, 24), device=meta), k, k + 64, kept))
         assert [each.device for each in answer] == [meta] * 3
         assert (answer.rows.shape, answer.rows.dtype) == ((32, k), torch.int64)
         assert (answer.scores.shape, answer.scores.dtype) == ((32, k), torch.float32)
@@ -267,10 +222,25 @@ def test_a_card_without_memory_left_is_stood_in_for(
     assert index.given_up == 15
 
 
-def test_any_other_failure_is_the_callers() -> None:
+def test_what_does_not_fit_is_refused() -> None:
     index = CardIndex(unit(20), CPU)
-    with pytest.raises(ValueError, match="shape"):
+    with pytest.raises(ValueError, match=r"queries of shape \(2, 7\), \(2, 24\) expected"):
         index.search(unit(2, dimensions=7), 3)
+    with pytest.raises(ValueError, match=r"queries of shape \(2, 24\), \(1, 24\) expected"):
+        index.search_each(unit(2), 3, [None])
+    with pytest.raises(ValueError, match=r"a mask has the shape \(21,\), \(20,\) expected"):
+        index.search(unit(2), 3, np.ones(21, bool))
+
+
+def test_any_other_failure_is_the_callers(monkeypatch: pytest.MonkeyPatch) -> None:
+    index = CardIndex(unit(20), CPU)
+
+    def broken(*_: object) -> None:
+        raise RuntimeError("an illegal memory access")
+
+    monkeypatch.setattr(index, "_best", broken)
+    with pytest.raises(RuntimeError, match="illegal"):
+        index.search(unit(2), 3)
 
 
 def test_it_is_freed_with_its_last_reference() -> None:

@@ -3,7 +3,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from indexer.config import IndexerConfig
+from indexer.config import IndexerConfig, links_of
 
 
 def test_the_defaults_are_usable() -> None:
@@ -32,6 +32,12 @@ def test_every_key_is_described() -> None:
         ("nprobe", -1),
         ("columns", {"titel": "name"}),
         ("text_columns", "brand"),
+        ("index", "CAGRA"),
+        ("index", "CAGRA2"),
+        ("index", "CAGRA33"),
+        ("index", "CAGRA514"),
+        ("index", "CAGRA032"),
+        ("index", "cagra32"),
     ],
 )
 def test_what_cannot_be_is_refused_by_name(key: str, value: Any) -> None:
@@ -42,3 +48,10 @@ def test_what_cannot_be_is_refused_by_name(key: str, value: Any) -> None:
 def test_a_configuration_does_not_change() -> None:
     with pytest.raises(ValidationError, match="frozen"):
         IndexerConfig().threads = 3  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("index", "links"), [("CAGRA4", 4), ("CAGRA64", 64), ("CAGRA512", 512), ("auto", None), ("HNSW32", None)]
+)
+def test_the_links_of_a_graph_are_in_its_name(index: str, links: int | None) -> None:
+    assert links_of(IndexerConfig(index=index).index) == links

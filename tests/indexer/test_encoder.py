@@ -17,6 +17,7 @@ from indexer import encoder as module
 from indexer.agreement import AGREEMENT, PROBE
 from indexer.arrays import Floats
 from indexer.backends import BACKENDS
+from indexer.batches import CPU
 from indexer.config import IndexerConfig
 from indexer.device import one_thread
 from indexer.encoder import Encoder, fingerprint, load_encoder, resolve
@@ -86,7 +87,7 @@ def test_vectors_are_of_length_one(encoder: Encoder) -> None:
 
 def test_the_order_of_the_texts_is_kept(encoder: Encoder, monkeypatch: pytest.MonkeyPatch) -> None:
     # Several batches, and the longest text first.
-    monkeypatch.setattr(module, "_BATCH", 3)
+    monkeypatch.setattr(encoder, "_limits", CPU._replace(texts=3))
     texts = [f"{kind} {'with a long title ' * (8 - i)}" for i, kind in enumerate(("mug", "pipe", "sofa", "boots") * 2)]
     together = encoder.encode(texts)
     alone = np.vstack([encoder.encode([text]) for text in texts])
@@ -114,9 +115,7 @@ def test_progress_counts_every_text(compiled: Encoder) -> None:
 
 
 def test_a_stream_gives_every_text_with_its_vector(encoder: Encoder, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_FIRST", 2)
-    monkeypatch.setattr(module, "_WINDOW", 5)
-    monkeypatch.setattr(module, "_BATCH", 2)
+    monkeypatch.setattr(encoder, "_limits", CPU._replace(texts=2, first=2, window=5))
     streamed = list(encoder.stream(iter(TEXTS)))
     assert [len(some) for some, _ in streamed] == [2, 2, 2, 1, 1]
     texts = [text for some, _ in streamed for text in some]
@@ -147,8 +146,7 @@ class Letters:
 
 
 def test_the_next_window_is_tokenised_while_one_is_embedded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_FIRST", 2)
-    monkeypatch.setattr(module, "_WINDOW", 2)
+    monkeypatch.setattr(module, "CPU", CPU._replace(first=2, window=2))
     second = Event()
 
     class Telling(Letters):
@@ -171,7 +169,7 @@ def test_the_next_window_is_tokenised_while_one_is_embedded(monkeypatch: pytest.
 
 
 def test_texts_of_like_lengths_are_batched(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_BATCH", 2)
+    monkeypatch.setattr(module, "CPU", CPU._replace(texts=2))
     widths: list[int] = []
 
     def forward(input_ids: np.ndarray, attention_mask: np.ndarray) -> Floats:
@@ -246,39 +244,9 @@ def test_without_a_compiler_the_encoder_runs_in_float32_and_says_so(
     assert "neither OpenVINO nor ONNX Runtime is installed" in caplog.text
 
 
-def test_a_backend_of_the_cpu_cannot_be_asked_for_on_a_card(exact: Encoder, monkeypatch: pytest.MonkeyPatch) -> None:
-    # Nothing is computed on this card.
-    monkeypatch.setattr(module, "choose", lambda _: torch.device("cuda:0"))
-    monkeypatch.setattr(
-        module, "load_sentence_transformer", lambda *_: SimpleNamespace(tokenizer=None, max_seq_length=256)
-    )
-    monkeypatch.setattr(module.Tokeniser, "of", lambda *_: exact._tokeniser)
-    for name in ("_torch_forward", "_half_forward"):
-        monkeypatch.setattr(module, name, lambda *_: words)
-    assert load_encoder(IndexerConfig(device="cuda:0")).backend == "torch-float16"
-    with pytest.raises(ConfigError, match=r'indexer\.backend = "openvino" is for the CPU'):
-        load_encoder(IndexerConfig(device="cuda:0", backend="openvino"))
-
-
-def test_half_precision_leaves_the_reference_in_float32(exact: Encoder) -> None:
-    class Halved(torch.nn.Linear):
-        def forward(self, features: Any) -> Any:
-            return {"sentence_embedding": super().forward(torch.ones(1, 2, dtype=self.weight.dtype))}
-
-    model: Any = Halved(2, 2)
-    device = torch.device("cpu")
-    batch = exact._tokeniser.pad([[1]])
-    half = module._half_forward(model, exact._tokeniser, device)
-    assert half(*batch).dtype == np.float32
-    assert model.weight.dtype == torch.float32
-
-
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA card")
-def test_the_card_runs_in_half_precision(exact: Encoder) -> None:
-    half = load_encoder(IndexerConfig(device="cuda:0"))
-    assert half.backend == "torch-float16"
-    assert cosines(exact.encode(TEXTS), half.encode(TEXTS)).min() >= AGREEMENT
+def test_vectors_of_any_encoder_can_be_had_as_a_tensor(exact: Encoder) -> None:
+    exact.warm_up()
+    assert torch.equal(exact.on_device(TEXTS), torch.from_numpy(exact.encode(TEXTS)))
 
 
 def test_a_folder_comes_before_a_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

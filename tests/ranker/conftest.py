@@ -27,6 +27,7 @@ from ranker.features import Catalogue
 from ranker.history import CLICK
 from ranker.log import Sources
 from ranker.model import Model, load_model
+from ranker.network import Network
 from ranker.products import ProductTable, product_table
 from ranker.space import ProductSpace
 from ranker.train import train
@@ -152,6 +153,22 @@ def catalogue(table: Callable[..., ProductTable], engaged: Callable[..., pl.Data
 def plain_space() -> Callable[[Floats], ProductSpace]:
     """Makes a product space that is the titles' own, without a tower."""
     return lambda vectors: ProductSpace(None, np.eye(DIMENSIONS, dtype=np.float32), vectors, ExactIndex(vectors))
+
+
+@pytest.fixture(scope="session")
+def strong_network() -> Callable[..., Network]:
+    """Makes a network of `features` and a product space of 16 whose every part bears on its logits."""
+
+    def make(features: int, place: int | None = None, seed: int = 0) -> Network:
+        torch.manual_seed(seed)
+        network = Network(features, 16, place)
+        for weights in network.parameters():
+            # Untrained ones are so small that half of the network could be missing unseen.
+            weights.data.mul_(2.0)
+        network.standardise(torch.randn(200, features) * 3 + 5)
+        return network.eval()
+
+    return make
 
 
 @pytest.fixture(scope="session")

@@ -19,10 +19,14 @@ from indexer.store import Store
 from ranker import features
 from ranker.behaviour import Behaviour
 from ranker.boosted import Trees
+from ranker.card_network import CardNetwork
+from ranker.compiled_network import CompiledNetwork
 from ranker.fusion import KINDS, by_rank
 from ranker.history import CLICK, EMPTY, VIEW, History
 from ranker.log import Sources
 from ranker.model import Members, Model, load_model, stacked_features
+from ranker.network import Network
+from ranker.network_choice import SharedNetwork
 from ranker.scoring import Scorable
 
 NOW = 1_800_000_000.0
@@ -62,6 +66,40 @@ def test_a_batch_scores_as_each_list_alone(shop: Any, lists: list[Scorable]) -> 
         (alone,) = members.score([item], vectors)
         np.testing.assert_allclose(together.network, alone.network, atol=1e-5)
         np.testing.assert_allclose(together.fused, alone.fused, atol=1e-5)
+
+
+def test_the_network_is_served_where_the_configuration_says(shop: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert type(shop.model.members.compiled_network) is CompiledNetwork
+    asked: list[dict[str, Any]] = []
+
+    def placed(network: Network, **given: Any) -> CompiledNetwork:
+        asked.append(given)
+        return CompiledNetwork(network)
+
+    monkeypatch.setattr("ranker.model.on_card", placed)
+    monkeypatch.setattr("ranker.model.choose", lambda wanted: torch.device("cuda", 3) if wanted == "cpu" else None)
+    model = shop.load(shop.model.id)
+    [given] = asked
+    assert given["space"] is model.space.vectors
+    assert (given["rows"], given["device"]) == (50, torch.device("cuda:3"))
+
+
+def test_members_score_with_what_serves_their_network(shop: Any, lists: list[Scorable]) -> None:
+    """All of the way that a card's logits take, on the CPU and in float32."""
+    space = shop.model.space.vectors
+
+    def compiled(network: Network) -> SharedNetwork:
+        card = CardNetwork(network, space, torch.device("cpu"), torch.float32, 50)
+        return SharedNetwork(card, CompiledNetwork(network), 1)
+
+    pairs = zip(
+        replace(shop.model.members, compile=compiled).score(lists, space),
+        shop.model.members.score(lists, space),
+        strict=True,
+    )
+    for mine, expected in pairs:
+        np.testing.assert_allclose(mine.network, expected.network, atol=1e-5)
+        np.testing.assert_allclose(mine.fused, expected.fused, atol=1e-4)
 
 
 def fused_by(shop: Any, kind: str) -> Members:

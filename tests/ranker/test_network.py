@@ -130,3 +130,14 @@ def test_standardisation_is_saved(network: Network) -> None:
     other.load_state_dict(network.state_dict())
     x = batch(3, 2)
     np.testing.assert_array_equal(scores(other, x), scores(network, x))
+
+
+def test_the_logit_is_float32_whatever_comes_before(network: Network) -> None:
+    """Rounded to bfloat16, a hundred of these thousand would equal another."""
+    x = batch(1_000)
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+        out = network(x)
+    assert out.dtype == torch.float32
+    assert len(torch.unique(out)) > 990
+    exact = scores(network, x)
+    assert 0 < np.abs(out.numpy() - exact).max() < 0.02

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from ranker import train_network
 from ranker.config import RankerConfig
 from ranker.examples import Example
 from ranker.features import Context
@@ -127,3 +128,35 @@ def test_mean_ndcg_leaves_out_lists_without_a_gain() -> None:
     perfect = [example.grades for example in examples]
     assert mean_ndcg(perfect, examples) == 1.0
     assert mean_ndcg(perfect[1:], examples[1:]) == -np.inf
+
+
+def test_mixed_precision_learns_as_well(space: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a card, whose products of matrices are in bfloat16: the CPU can do that too, only slowly."""
+    train, later, test = by_feature(300, 0), by_feature(60, 1), by_feature(60, 2)
+    exact, _ = fitted(train, later, space, network_epochs=8)
+    asked: list[torch.device] = []
+
+    def mixed(device: torch.device) -> torch.autocast:
+        asked.append(device)
+        return torch.autocast("cpu", torch.bfloat16)
+
+    monkeypatch.setattr(train_network, "mixed", mixed)
+    rounded, _ = fitted(train, later, space, network_epochs=8)
+    assert set(asked) == {CPU}
+    assert all(tensor.dtype == torch.float32 for tensor in rounded.state_dict().values())
+    one, other = (logits(each, test, space, CPU) for each in (exact, rounded))
+    assert not np.allclose(np.concatenate(one), np.concatenate(other), atol=1e-6)
+    assert mean_ndcg(other, test) == pytest.approx(mean_ndcg(one, test), abs=0.03)
+
+
+@pytest.mark.gpu
+def test_a_card_learns_as_well(space: np.ndarray) -> None:
+    train, later, test = by_history(2_000, 0), by_history(60, 1), by_history(200, 2)
+    config = RankerConfig(network_epochs=8)
+    scores = []
+    for device in (CPU, torch.device("cuda:0")):
+        network = fit_network(train, later, space, config, device, lambda _: None, place=None)
+        assert next(network.parameters()).device == CPU
+        scores.append(mean_ndcg(logits(network, test, space, CPU), test))
+    # Dropout draws other rows there; by another seed the CPU's figure moves by as much.
+    assert scores[1] == pytest.approx(scores[0], abs=0.08)

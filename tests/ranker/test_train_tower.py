@@ -10,7 +10,7 @@ from ranker import train_tower
 from ranker.config import RankerConfig
 from ranker.history import CLICK, PURCHASE, VIEW, History
 from ranker.train_tower import FEWEST, fit_tower
-from ranker.user_tower import RECENT, user_vector
+from ranker.user_tower import RECENT, UserTower, user_vector
 
 CPU = torch.device("cpu")
 PRODUCTS = 100
@@ -45,6 +45,16 @@ def cyclic_log(users: int, length: int, seed: int) -> pl.DataFrame:
 def titles() -> np.ndarray:
     vectors = np.random.default_rng(0).normal(size=(PRODUCTS, 24)).astype(np.float32)
     return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+def hit_rate(tower: UserTower, space: np.ndarray) -> float:
+    """How often the next product of a cyclic walk is among the ten nearest."""
+    found = []
+    for start in range(PRODUCTS):
+        walk = tuple((start + i) % PRODUCTS for i in range(6))
+        vector = user_vector(tower, space, History(walk, (VIEW,) * 6, tuple(DAY * i for i in range(6))), 6 * DAY)
+        found.append((start + 6) % PRODUCTS in np.argsort(-(space @ vector))[:10])
+    return float(np.mean(found))
 
 
 def test_a_basket_is_predicted_from_the_baskets_before() -> None:
@@ -106,13 +116,8 @@ def test_the_next_product_of_a_cycle_is_recalled(titles: np.ndarray) -> None:
     np.testing.assert_allclose(np.linalg.norm(space, axis=1), 1.0, atol=1e-5)
     assert len(said) == 60
     assert not tower.training
-    found = []
-    for start in range(PRODUCTS):
-        walk = tuple((start + i) % PRODUCTS for i in range(6))
-        vector = user_vector(tower, space, History(walk, (VIEW,) * 6, tuple(DAY * i for i in range(6))), 6 * DAY)
-        found.append((start + 6) % PRODUCTS in np.argsort(-(space @ vector))[:10])
     # Chance is 10 of 100.
-    assert np.mean(found) > 0.5
+    assert hit_rate(tower, space) > 0.5
 
 
 def agreement_with_popularity(titles: np.ndarray) -> float:
@@ -141,3 +146,36 @@ def test_the_same_seed_gives_the_same_tower(titles: np.ndarray) -> None:
     assert one is not None
     assert other is not None
     np.testing.assert_array_equal(one[1], other[1])
+
+
+def test_mixed_precision_learns_as_well(titles: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a card, whose products of matrices are in bfloat16: the CPU can do that too, only slowly."""
+    log, config = cyclic_log(150, 12, 0), RankerConfig(space=16, tower_epochs=30)
+    exact = fit_tower(log, titles, config, CPU, lambda _: None)
+    asked: list[torch.device] = []
+
+    def mixed(device: torch.device) -> torch.autocast:
+        asked.append(device)
+        return torch.autocast("cpu", torch.bfloat16)
+
+    monkeypatch.setattr(train_tower, "mixed", mixed)
+    rounded = fit_tower(log, titles, config, CPU, lambda _: None)
+    assert set(asked) == {CPU}
+    assert exact is not None
+    assert rounded is not None
+    assert rounded[1].dtype == np.float32
+    assert not np.allclose(exact[1], rounded[1], atol=1e-6)
+    # What is published is not rounded: vectors of bfloat16's digits would be off by 0.002.
+    np.testing.assert_allclose(np.linalg.norm(rounded[1], axis=1), 1.0, atol=1e-5)
+    assert hit_rate(*rounded) == pytest.approx(hit_rate(*exact), abs=0.1)
+
+
+@pytest.mark.gpu
+def test_a_card_learns_as_well(titles: np.ndarray) -> None:
+    rates = []
+    for device in (CPU, torch.device("cuda:0")):
+        fitted = fit_tower(cyclic_log(150, 12, 0), titles, RankerConfig(space=16, tower_epochs=60), device, str)
+        assert fitted is not None
+        assert next(fitted[0].parameters()).device == CPU
+        rates.append(hit_rate(*fitted))
+    assert rates[1] == pytest.approx(rates[0], abs=0.1)

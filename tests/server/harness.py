@@ -67,6 +67,10 @@ class HashEncoder:
     def __init__(self, name: str, dimensions: int, tuned: Mapping[str, Any] | None) -> None:
         self.name, self.dimensions, self.tuned = name, dimensions, tuned
         self.fingerprint = f"fingerprint-{name}"
+        self.warmed = 0
+
+    def warm_up(self) -> None:
+        self.warmed += 1
 
     def encode(self, texts: Sequence[str], progress: Callable[[int], None] | None = None) -> np.ndarray:
         sums = [sum((_token_vector(int(t)) for t in token_hashes(text)), _token_vector(0) * 1e-3) for text in texts]

@@ -42,11 +42,14 @@ def test_it_serves_only_when_warm(
     made, gate, began = copied(trained, tmp_path), threading.Event(), threading.Event()
     real = app.warm_up
     ports: list[int] = []
+    warmed: list[int] = []
 
     def held(state: Any) -> None:
         began.set()
         assert gate.wait(20)
+        before = state.encoder.warmed
         real(state)
+        warmed.append(state.encoder.warmed - before)
 
     def noted(self: App, status: int) -> Any:
         ports.append(self.port)
@@ -66,6 +69,7 @@ def test_it_serves_only_when_warm(
         thread.join()
         assert check(health_pb2.HealthCheckRequest(), timeout=10).status == Health.SERVING
     running[0].stop()
+    assert warmed == [1]
 
 
 def test_stopping_finishes_what_is_in_flight(
