@@ -15,7 +15,7 @@ PATHS = {"search": "/vitrine.v1.SearchService/Search", "recommend": "/vitrine.v1
 ANSWERS = {"search": search_service_pb2.SearchResponse, "recommend": recommend_service_pb2.RecommendResponse}
 # A proxy from the environment would be measured too; channels of one process share a connection unless told not to.
 CHANNEL_OPTIONS = (("grpc.enable_http_proxy", 0), ("grpc.use_local_subchannel_pool", 1))
-# Each time a connection misses the process that still lacks one, as many again are opened.
+# Each time a process still lacks connections, as many as at first are opened once more.
 _MOST_OPENED = 20
 
 Channel = grpc.aio.Channel
@@ -54,7 +54,8 @@ class Client:
         The system deals connections out by chance: more are opened until each process has its share, and what is over
         is closed. A process is known by when it started. Raises `typer.BadParameter` where there are not that many.
         """
-        share = -(-len(self._channels) // workers)
+        count = len(self._channels)
+        share = -(-count // workers)
         reached: dict[int, list[Channel]] = {}
         new = self._channels
         for _ in range(_MOST_OPENED):
@@ -62,7 +63,7 @@ class Client:
                 reached.setdefault(status.start_time.ToNanoseconds(), []).append(channel)
             if len(reached) >= workers and min(map(len, reached.values())) >= share:
                 break
-            new = [self._open() for _ in self._channels]
+            new = [self._open() for _ in range(count)]
             self._channels = self._channels + new
         if len(reached) != workers:
             raise typer.BadParameter(f"{self.target} is {len(reached)} processes. Give --workers {len(reached)}.")

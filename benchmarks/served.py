@@ -58,7 +58,8 @@ async def serving(config: Path, workers: int, environment: Mapping[str, str], lo
     try:
         await _wait(process, port, workers, log)
         seconds = time.perf_counter() - begin
-        pids = worker_ids(process.pid) if workers > 1 else (process.pid,)
+        # With a card the process that holds it was started before them.
+        pids = worker_ids(process.pid)[-workers:] if workers > 1 else (process.pid,)
         yield Server(f"{HOST}:{port}", seconds, pids)
     finally:
         _stop(process, pids)
