@@ -72,6 +72,11 @@ class Graphs:
             torch._C._cuda_endAllocateToPool(self._device.index or 0, self._pool)
 
 
+def graphs_of(device: torch.device) -> Recorder | None:
+    """What records on a device: the CPU has nothing that would."""
+    return Graphs(device) if device.type == "cuda" else None
+
+
 class _Graph:
     """One CUDA graph with the memory it reads and writes."""
 

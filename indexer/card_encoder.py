@@ -12,7 +12,7 @@ import torch
 
 from indexer.arrays import Floats
 from indexer.batches import padded_length, padded_texts
-from indexer.captured import Captured, Graphs, Recorder
+from indexer.captured import Captured, Recorder, graphs_of
 from indexer.owner import Owner, owner_of
 from indexer.tokenise import Tokeniser
 
@@ -27,11 +27,6 @@ TEXTS, LENGTH = 64, 32
 
 # Padded input ids and attention mask, int64 [texts, tokens]; pinned, where the device is a card.
 Padded = tuple[torch.Tensor, torch.Tensor]
-
-
-def graphs_of(device: torch.device) -> Recorder | None:
-    """What records on a device: the CPU has nothing that would."""
-    return Graphs(device) if device.type == "cuda" else None
 
 
 class CardEncoder:

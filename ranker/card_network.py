@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from indexer.arrays import Doubles, Floats
-from indexer.captured import Captured, Graphs, Recorder
+from indexer.captured import Captured, Recorder, graphs_of
 from indexer.owner import owner_of
 from ranker.card_batch import Shape, batched, candidates_of
 from ranker.network import Network
@@ -26,11 +26,6 @@ RECORDED = 16
 _UPLOAD = 65_536
 # The layers that are kept in float32 whatever the others are in: see `Network.combined`.
 _EXACT = ("seen", "logit")
-
-
-def graphs_of(device: torch.device) -> Recorder | None:
-    """What records on a device: the CPU has nothing that would."""
-    return Graphs(device) if device.type == "cuda" else None
 
 
 class CardNetwork:
