@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from indexer import fallbacks
 from indexer.arrays import Bits, Floats, Ints, Mask
 from indexer.card_masks import BITS, Kept, Masks, Packed
 from indexer.exact import ExactIndex
@@ -131,8 +132,12 @@ class CardIndex:
             if not self._said:
                 logger.warning("The CPU searches in place of %s, which has no memory left: %s", self._device, error)
             self._said = True
-            self.given_up += len(places)
+            self._give_up(len(places))
             return places
+
+    def _give_up(self, queries: int) -> None:
+        self.given_up += queries
+        fallbacks.count("search", queries)
 
     def _stand_in(self, queries: torch.Tensor, found: Neighbours, places: Ints, masks: Masks) -> None:
         """Fill `found` at `places` from the exact index."""
@@ -191,7 +196,7 @@ class CardIndex:
             left = left[~proved]
             width *= _WIDER
             if width > _WIDEST:
-                self.given_up += len(left)
+                self._give_up(len(left))
                 break
             self.widened += len(left)
         return left

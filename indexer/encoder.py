@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 import torch
 
+from indexer import fallbacks
 from indexer.agreement import Batch, Catalogue, Forward, agreeing, probe_batches
 from indexer.arrays import Floats
 from indexer.backends import Backend, candidates
@@ -174,6 +175,7 @@ def _on_card(
         make = partial(CardEncoder, model, tokeniser, device, dtype, longest)
         if forward := agreeing(make, batches, reference, f"{name} on {device}", instead):
             return Choice(name, forward, {})
+    fallbacks.count("encoder")
     return None
 
 

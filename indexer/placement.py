@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from indexer import fallbacks
 from indexer.arrays import Floats
 from indexer.card import CardIndex
 from indexer.config import IndexerConfig
@@ -61,6 +62,7 @@ def on_card(vectors: Floats, folder: Path, config: IndexerConfig) -> Index | Non
 
 
 def _warn(device: torch.device, why: str) -> None:
+    fallbacks.count("search")
     logger.warning("The CPU searches in place of %s: %s.", device, why)
 
 

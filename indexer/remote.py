@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from indexer import fallbacks
 from indexer.agreement import Forward
 from indexer.arrays import Array, Floats, Mask
 from indexer.exact import ExactIndex
@@ -87,12 +88,16 @@ def _exchanged(line: Line, told: dict[str, Any], arrays: tuple[Array, ...]) -> M
 class _Shared:
     """Something that is open in the card process for as long as this object lives."""
 
+    # What `fallbacks` counts it as.
+    stage: str
+
     def __init__(self, card: CardProcess, line: Line, of: str) -> None:
         self._card, self._of = card, of
         self._said = False
         weakref.finalize(self, line.close)
 
     def _warn(self, error: CardError) -> None:
+        fallbacks.count(self.stage)
         if not self._said:
             logger.warning("The CPU works in place of the card for %s: %s.", self._of, error)
         self._said = True
@@ -100,6 +105,8 @@ class _Shared:
 
 class RemoteIndex(_Shared):
     """An `Index` of `vectors` that the card process searches; where it does not, the CPU does, exactly too."""
+
+    stage = "search"
 
     def __init__(self, card: CardProcess, line: Line, told: dict[str, Any], vectors: Floats) -> None:
         super().__init__(card, line, told["of"])
@@ -129,6 +136,8 @@ class RemoteIndex(_Shared):
 class RemoteForward(_Shared):
     """A `Forward` that runs in the card process; where it does not, the one that `local` loads does."""
 
+    stage = "encoder"
+
     def __init__(self, card: CardProcess, line: Line, of: str, local: Callable[[], Forward]) -> None:
         super().__init__(card, line, of)
         self._load = local
@@ -157,6 +166,7 @@ def open_remote(card: CardProcess, vectors: Floats, folder: Path) -> RemoteIndex
             raise CardError("they are not mapped from a file")
         line, told = card.open("index", str(vectors.base.filename))
     except CardError as error:
+        fallbacks.count("search")
         logger.warning("The CPU searches the vectors of %s in place of the card: %s.", folder, error)
         return None
     return RemoteIndex(card, line, told, vectors)

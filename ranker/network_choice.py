@@ -10,6 +10,7 @@ from functools import partial
 import numpy as np
 import torch
 
+from indexer import fallbacks
 from indexer.arrays import Doubles, Floats
 from indexer.remote import in_use
 from indexer.room import RESERVE, card_memory
@@ -55,15 +56,17 @@ class SharedNetwork:
 
     def logits(self, lists: Sequence[Scorable], space: Floats) -> Doubles:
         """See `CompiledNetwork.logits`; vectors of another `space` than the one on the card are read by NumPy."""
-        if self._given_up or len(lists) < self._least or space is not self._card.space:
+        if len(lists) < self._least or space is not self._card.space:
             return self._compiled.logits(lists, space)
-        try:
-            return self._card.logits(lists)
-        except Exception as error:  # Whatever a driver raises, the CPU still works.
-            self._given_up |= not isinstance(error, torch.OutOfMemoryError | FloatingPointError)
-            if not self._said:
-                _warn(self._card.device, str(error))
-            self._said = True
+        if not self._given_up:
+            try:
+                return self._card.logits(lists)
+            except Exception as error:  # Whatever a driver raises, the CPU still works.
+                self._given_up = not isinstance(error, torch.OutOfMemoryError | FloatingPointError)
+                if not self._said:
+                    _warn(self._card.device, str(error))
+                self._said = True
+        fallbacks.count("DNN")
         return self._compiled.logits(lists, space)
 
 
@@ -102,6 +105,7 @@ def placed(
             if least is not None:
                 _warm_up(card, lists, least)
         except Exception as error:  # Whatever a driver raises, the CPU still works.
+            fallbacks.count("DNN")
             _warn(device, str(error))
             return compiled
         told = ", ".join(f"{n}: {1e3 * a:.2f} and {1e3 * b:.2f}" for n, (a, b) in zip(SIZES, times, strict=True))
@@ -163,6 +167,7 @@ def _agreeing(
             return card
         told += f"its logits in {dtype} are off by {apart:.4f}; "
         del card  # Before the next one is given room.
+    fallbacks.count("DNN")
     _warn(device, told.removesuffix("; "))
     return None
 

@@ -6,6 +6,7 @@ import grpc
 from google.protobuf.timestamp_pb2 import Timestamp
 from vitrine.v1 import admin_service_pb2, admin_service_pb2_grpc
 
+from indexer import fallbacks
 from server import replies
 from server.desk import Desk
 
@@ -42,6 +43,7 @@ class AdminService(admin_service_pb2_grpc.AdminServiceServicer):  # type: ignore
             waiting=self._desk.waiting,
             queries_asked=state.query_vectors.asked,
             queries_cached=state.query_vectors.found,
+            fallbacks=fallbacks.counted(),
         )
 
 

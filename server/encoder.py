@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from indexer import fallbacks
 from indexer.agreement import Forward
 from indexer.config import IndexerConfig
 from indexer.encoder import Encoder
@@ -37,6 +38,7 @@ def serving_encoder(store: Store, index: Mapping[str, Any], config: IndexerConfi
     try:
         encoder = _remote_encoder(card, store, index, config)
     except CardError as error:
+        fallbacks.count("encoder")
         logger.warning("The encoder runs on the CPU in place of the card: %s.", error)
         return fitting_encoder(store, index, config)
     check_fit(encoder, index)

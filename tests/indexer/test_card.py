@@ -11,7 +11,7 @@ import pytest
 import torch
 from card_forms import CPU, FORMS, SMALL, Make, check, crowded, true_scores, unit
 
-from indexer import card
+from indexer import card, fallbacks
 from indexer.card import BATCH, CardIndex, bucket
 from indexer.card_masks import Masks
 from indexer.exact import ExactIndex
@@ -100,6 +100,7 @@ def test_clear_answers_need_no_second_scan() -> None:
 
 def test_where_no_margin_suffices_the_exact_index_answers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(card, "_WIDEST", 300)
+    before = fallbacks.counted().get("search", 0)
     vectors = crowded(2_000, 1e-5)
     index = CardIndex(vectors, CPU, torch.float16)
     queries = np.vstack([vectors[:3], unit(1, seed=1)])
@@ -110,6 +111,7 @@ def test_where_no_margin_suffices_the_exact_index_answers(monkeypatch: pytest.Mo
     index = CardIndex(vectors, CPU, torch.float16)
     check(index, vectors, np.vstack([vectors[1_500], vectors[0], vectors[1_600]]), 10)
     assert index.given_up == 1
+    assert fallbacks.counted()["search"] == before + 5
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])

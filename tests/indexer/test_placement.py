@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from indexer import dense, placement
+from indexer import dense, fallbacks, placement
 from indexer.arrays import Floats, Mask
 from indexer.card import CardIndex
 from indexer.config import IndexerConfig
@@ -132,8 +132,10 @@ def test_memory_that_went_to_others_meanwhile_is_told(
 def refused(caplog: pytest.LogCaptureFixture) -> str:
     """The warning of a device that was not used."""
     caplog.clear()
+    before = fallbacks.counted().get("search", 0)
     with caplog.at_level(logging.WARNING):
         assert placed(VECTORS, "indexes", CPU, memory(10**6), Residents()) is None
+    assert fallbacks.counted()["search"] == before + 1
     [record] = caplog.records
     return record.getMessage()
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from indexer import remote
+from indexer import fallbacks, remote
 from indexer.arrays import Array, Floats, mapped
 from indexer.config import IndexerConfig
 from indexer.dense import open_index
@@ -212,8 +212,10 @@ def test_what_is_refused_is_told_and_opened_on_the_cpu(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     play(lambda line, _: line.send({"error": "cuda:0: 50 vectors of 8 need 3.00 GiB"}))
+    before = fallbacks.counted().get("search", 0)
     with caplog.at_level(logging.WARNING):
         assert isinstance(open_index("exact", folder, vectors, IndexerConfig()), ExactIndex)
+    assert fallbacks.counted()["search"] == before + 1
     [record] = caplog.records
     assert record.getMessage() == (
         f"The CPU searches the vectors of {folder} in place of the card: cuda:0: 50 vectors of 8 need 3.00 GiB."

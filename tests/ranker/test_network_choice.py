@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from indexer import fallbacks
 from indexer.arrays import Doubles, Floats
 from indexer.room import RESERVE
 from ranker import network_choice
@@ -191,9 +192,11 @@ def test_logits_beyond_half_precision(
 def test_a_card_that_fails_at_the_start_is_not_used(
     setting: Setting, error: Exception, caplog: pytest.LogCaptureFixture
 ) -> None:
+    before = fallbacks.counted().get("DNN", 0)
     with caplog.at_level(logging.WARNING):
         served = setting.placed(making=error)
     assert isinstance(served, CompiledNetwork)
+    assert fallbacks.counted()["DNN"] == before + 1
     assert [record.getMessage() for record in caplog.records] == [
         "The DNN is served in NumPy in place of cpu: no memory left."
     ]
@@ -277,12 +280,13 @@ def test_what_the_card_cannot_do_is_done_in_numpy_and_told_once(
             calls.append(len(lists))
             raise error
 
-    compiled = CompiledNetwork(network)
+    compiled, before = CompiledNetwork(network), fallbacks.counted().get("DNN", 0)
     served = SharedNetwork(Failing(network, space, CPU, torch.float32, ROWS), compiled, 1)
     with caplog.at_level(logging.WARNING):
         for _ in range(3):
             np.testing.assert_array_equal(served.logits(lists, space), compiled.logits(lists, space))
     assert len(calls) == (3 if again else 1)
+    assert fallbacks.counted()["DNN"] == before + 3
     assert served.kind == ("cpu (float32)" if again else "NumPy")
     assert [each.getMessage() for each in caplog.records] == [f"The DNN is served in NumPy in place of cpu: {error}."]
 

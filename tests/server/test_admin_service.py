@@ -2,8 +2,11 @@
 
 import time
 
+import pytest
 from harness import DIMENSIONS, Running, SearchRequest, hash_encoder
 from vitrine.v1 import admin_service_pb2
+
+from indexer import fallbacks
 
 
 def test_the_status_names_what_is_live(server: Running) -> None:
@@ -18,6 +21,12 @@ def test_the_status_names_what_is_live(server: Running) -> None:
     assert (told.waiting, told.journal_sequence) == (0, server.live.journal.sequence())
     assert 0 <= time.time() - told.now.ToMicroseconds() / 1e6 < 60
     assert told.release_load_time.ToMicroseconds() <= told.start_time.ToMicroseconds() <= time.time() * 1e6
+
+
+def test_the_status_tells_where_the_cpu_stood_in_for_a_card(server: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fallbacks, "counted", lambda: {"search": 3})
+    told = server.status(admin_service_pb2.GetStatusRequest())
+    assert dict(told.fallbacks) == {"search": 3}
 
 
 def test_the_status_counts_queries_and_those_already_known(server: Running) -> None:
