@@ -2,7 +2,6 @@
 
 import asyncio
 import multiprocessing
-import selectors
 from collections.abc import Sequence
 from contextlib import aclosing
 from multiprocessing.connection import Connection
@@ -10,7 +9,7 @@ from typing import Any
 
 import load
 import numpy as np
-from client import Client, Request
+from client import Client, Request, precise_runner
 from load import Arrivals
 from result import Log, Point, Window
 
@@ -105,8 +104,7 @@ def _received(pipe: Connection, patience: float) -> Any:
 def _generate(
     pipe: Connection, target: str, requests: Sequence[Request], workers: int, connections: int, seed: int
 ) -> None:
-    # epoll and poll round every wait up to a whole millisecond, select does not.
-    with asyncio.Runner(loop_factory=lambda: asyncio.SelectorEventLoop(selectors.SelectSelector())) as runner:
+    with precise_runner() as runner:
         try:
             runner.run(_offer(pipe, target, requests, workers, connections, seed))
         except EOFError:

@@ -195,8 +195,7 @@ class Bench:
         self.dtype = torch.float32 if device.type == "cpu" else torch.float16
         self._checked = self.queries[:_CHECKED]
         kinds: dict[str, Mask | None] = {"none": None, "one": self.mask}
-        if hasattr(self.index, "search_each"):
-            kinds["each"] = np.stack(self._masks_of(range(_CHECKED)))
+        kinds["each"] = np.stack(self._masks_of(range(_CHECKED)))
         self._kinds = kinds
         best = best_scores(self.vectors, self._checked, max(plan.ks), list(kinds.values()), device)
         self._best = dict(zip(kinds, best, strict=True))

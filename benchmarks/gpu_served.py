@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import selectors
 from collections.abc import Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
@@ -13,7 +12,7 @@ import grpc
 import load
 import numpy as np
 import polars as pl
-from client import ANSWERS, CHANNEL_OPTIONS, PATHS, Client, Request
+from client import ANSWERS, CHANNEL_OPTIONS, PATHS, Client, Request, precise_runner
 from gpu_load import Generators
 from gpu_usage import Usage, limits, server_processes
 from load import Ramp
@@ -90,8 +89,7 @@ def measure(
     config: Path, workers: int, requests: Sequence[Request], asked: Load, log: Path, tell: Tell
 ) -> dict[str, Any]:
     """Serve a configuration by so many processes and find the rate it holds; `tell` gets what is known so far."""
-    # epoll and poll round every wait up to a whole millisecond, select does not.
-    with asyncio.Runner(loop_factory=lambda: asyncio.SelectorEventLoop(selectors.SelectSelector())) as runner:
+    with precise_runner() as runner:
         return runner.run(measured(config, workers, requests, asked, log, tell))
 
 

@@ -11,21 +11,13 @@ from typing import Any
 
 from build import built
 from side import neutral, tail
+from vector_peers.servers import toml
 
 from indexer.store import Store
 
 # Beside the indexes: what the build told.
 _BUILT = "built.json"
 Tables = Mapping[str, Mapping[str, Any]]
-
-
-def toml(tables: Tables) -> str:
-    """Tables of plain values as TOML; the keys of "" come first. A JSON string, number or boolean is a TOML one."""
-    parts = []
-    for name, table in sorted(tables.items()):
-        lines = [f"[{name}]"] if name else []
-        parts.append("\n".join([*lines, *(f"{key} = {json.dumps(value)}" for key, value in table.items())]))
-    return "\n\n".join(parts) + "\n"
 
 
 def overridden(tables: Tables, settings: Sequence[str]) -> dict[str, dict[str, Any]]:
@@ -51,7 +43,6 @@ class Shop:
         self.folder, self.products, self.sessions = folder.resolve(), products, sessions
         self.log = self.folder / "log"
         base: Tables = {
-            "": {"store": "store"},
             "indexer": {"catalogue": "data/products.parquet"},
             # All trees and few passes: what is measured is speed.
             "ranker": {
@@ -74,7 +65,8 @@ class Shop:
         on_device = [f"{table}.device={device}" for table in ("indexer", "ranker")]
         path = self.folder / f"{device.replace(':', '')}.toml"
         self.folder.mkdir(parents=True, exist_ok=True)
-        path.write_text(toml(overridden(self._tables, [*on_device, *settings])), encoding="utf-8")
+        tables = overridden(self._tables, [*on_device, *settings])
+        path.write_text(toml({"store": "store", **tables}), encoding="utf-8")
         return path
 
     def sample(self) -> float | None:

@@ -3,7 +3,6 @@
 import asyncio
 import gc
 import itertools
-import selectors
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
@@ -15,7 +14,7 @@ from typing import Annotated, Any
 import numpy as np
 import polars as pl
 import typer
-from client import PATHS, Client, Request
+from client import PATHS, Client, Request, precise_runner
 from numpy.typing import NDArray
 from plot import plot_ramp
 from result import Log, Point, Window, environment, write_result
@@ -280,8 +279,7 @@ def main(
             typer.echo(point.line())
             return body | {"points": [point]}
 
-    # epoll and poll round every wait up to a whole millisecond, select does not.
-    with asyncio.Runner(loop_factory=lambda: asyncio.SelectorEventLoop(selectors.SelectSelector())) as runner:
+    with precise_runner() as runner:
         body = runner.run(measure())
     path = out or Path(__file__).parent / "results" / f"load-{mode}.json"
     write_result(path, "load", context.params, made | body)

@@ -13,7 +13,6 @@ import argparse
 import asyncio
 import itertools
 import os
-import selectors
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -24,7 +23,7 @@ from typing import Any
 import load
 import numpy as np
 import polars as pl
-from client import Client, Request
+from client import Client, Request, precise_runner
 from goals import figures_of, summary, table
 from load import Arrivals, Ramp
 from result import LIBRARIES, Point, Window, environment, versions, write_result
@@ -162,8 +161,7 @@ def run(given: argparse.Namespace, bench: Bench, say: Callable[[str], None]) -> 
     """The rounds; none is begun that would end after the minutes given, if each takes as long as the longest so far."""
     rounds: list[dict[str, Any]] = []
     begin, longest = time.monotonic(), 0.0
-    # epoll and poll round every wait up to a whole millisecond, select does not.
-    with asyncio.Runner(loop_factory=lambda: asyncio.SelectorEventLoop(selectors.SelectSelector())) as runner:
+    with precise_runner() as runner:
         for number in range(1, given.rounds + 1):
             start = time.monotonic()
             if rounds and start - begin + longest > given.minutes * 60:

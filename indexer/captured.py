@@ -10,7 +10,7 @@ Work = Callable[..., torch.Tensor]
 
 # How often work is done before it is recorded: libraries allocate and choose their kernels in the first calls.
 _WARM_UP = 3
-# Graphs whose recording failed. Until PyTorch 2.12 the allocator holds a bare pointer to one whose capture did not end.
+# Graphs whose recording failed: in some versions PyTorch's allocator keeps a bare pointer to one that did not end.
 _failed: list[torch.cuda.CUDAGraph] = []
 
 

@@ -11,6 +11,7 @@ import torch
 
 from indexer import fallbacks
 from indexer.arrays import Bits, Floats, Ints, Mask
+from indexer.batches import power_of_two
 from indexer.card_masks import BITS, Kept, Masks, Packed
 from indexer.exact import ExactIndex
 from indexer.index import NOTHING, Neighbours
@@ -203,7 +204,7 @@ class CardIndex:
 
     def _padded(self, queries: torch.Tensor, places: Ints) -> torch.Tensor:
         """The queries at `places`, float32 [power of two, dimensions] on the device; the rows after them are zero."""
-        made = torch.zeros((bucket(len(places)), self.dimensions), device=self._device)
+        made = torch.zeros((power_of_two(len(places)), self.dimensions), device=self._device)
         made[: len(places)] = queries if len(places) == len(queries) else queries[torch.from_numpy(places)]
         return made
 
@@ -283,11 +284,6 @@ class CardIndex:
         """Where neither a query nor a score can be more than `dtype` holds."""
         fits: torch.Tensor = queries.norm(dim=1) * max(self._longest, 1.0) < torch.finfo(self._dtype).max
         return fits
-
-
-def bucket(count: int) -> int:
-    """The least power of two that is not below `count`."""
-    return 1 << max(count - 1, 0).bit_length()
 
 
 def _merged(scores: torch.Tensor, rows: torch.Tensor, width: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from indexer.arrays import Array
+from indexer.batches import power_of_two
 from ranker.scoring import Scorable
 from ranker.user_tower import RECENT, recent
 
@@ -84,11 +85,6 @@ def candidates_of(count: int) -> int:
     """The next power of two that is not below `count`, or three quarters of it: a third is filled up at most."""
     power = power_of_two(max(count, 32))
     return power * 3 // 4 if 32 < count <= power * 3 // 4 else power
-
-
-def power_of_two(count: int) -> int:
-    """The least power of two that is not below `count`."""
-    return 1 << max(count - 1, 0).bit_length()
 
 
 def _fill(into: Array, values: Array) -> None:

@@ -28,12 +28,17 @@ def write_config(settings: Settings, server: Mapping[str, Any], path: Path) -> N
     """
     tables = settings.model_dump(mode="json", exclude_none=True)
     tables["server"] |= server
-    path.write_text("\n".join(_lines(tables)) + "\n", encoding="utf-8")
+    path.write_text(toml(tables), encoding="utf-8")
     load_settings(path)
 
 
+def toml(tables: Mapping[str, Any]) -> str:
+    """Plain values and tables of them as TOML."""
+    return "\n".join(_lines(tables)) + "\n"
+
+
 def _lines(table: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
-    """TOML of a table: plain values first, then the tables in it."""
+    """Plain values first, then the tables that are in the table."""
     for name, value in table.items():
         if not isinstance(value, Mapping):
             # What JSON writes of text, numbers, truth and lists of them is TOML too.

@@ -24,10 +24,11 @@ from client import Request
 from google.protobuf.timestamp_pb2 import Timestamp
 from gpu_load import merged
 from gpu_served import Load, limit_of, searches
-from gpu_shop import Shop, overridden, toml
+from gpu_shop import Shop, overridden
 from gpu_usage import card_of, cores_of, cpu_seconds, family, limits, parent_of, server_processes
 from result import Log, Window
 from served import Server
+from vector_peers.servers import toml
 from vitrine.v1 import admin_service_pb2, admin_service_pb2_grpc, search_service_pb2, search_service_pb2_grpc
 
 from indexer.sample.shop import make_shop
@@ -35,8 +36,12 @@ from server.config import load_settings
 
 
 def test_settings_become_toml_that_the_server_reads(tmp_path: Path) -> None:
-    tables = overridden({"": {"store": "s"}, "server": {"port": 1}}, ["server.port=2", "indexer.index=HNSW32"])
-    assert tomllib.loads(toml(tables)) == {"store": "s", "server": {"port": 2}, "indexer": {"index": "HNSW32"}}
+    tables = overridden({"server": {"port": 1}}, ["server.port=2", "indexer.index=HNSW32"])
+    assert tomllib.loads(toml({"store": "s", **tables})) == {
+        "store": "s",
+        "server": {"port": 2},
+        "indexer": {"index": "HNSW32"},
+    }
     for wrong in ("server.port", "port=2", "server.=2"):
         with pytest.raises(ValueError, match=r"write a setting as in server\.max_batch=16"):
             overridden({}, [wrong])

@@ -2,7 +2,7 @@ import sys
 
 import pytest
 
-from indexer.batches import CARD, CPU, FEW, Limits, padded_length, padded_texts, parts
+from indexer.batches import CARD, CPU, FEW, Limits, padded_length, padded_texts, parts, power_of_two
 
 
 def limits(texts: int, tokens: int) -> Limits:
@@ -15,6 +15,11 @@ def test_lengths_are_filled_up_to_few_and_by_a_third_at_most() -> None:
     assert all(length <= filled for length, filled in enumerate(padded, 1))
     assert all(filled - length < filled / 3 for length, filled in enumerate(padded, 1) if length > 16)
     assert padded_length(0) == 8
+
+
+@pytest.mark.parametrize(("count", "size"), [(0, 1), (1, 1), (2, 2), (3, 4), (4, 4), (5, 8), (300, 512)])
+def test_powers_of_two(count: int, size: int) -> None:
+    assert power_of_two(count) == size
 
 
 def test_few_texts_are_filled_up_to_a_power_of_two() -> None:

@@ -4,7 +4,6 @@ import gc
 import logging
 import threading
 import weakref
-from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -12,7 +11,7 @@ import torch
 from card_forms import CPU, FORMS, SMALL, Make, check, crowded, true_scores, unit
 
 from indexer import card, fallbacks
-from indexer.card import BATCH, CardIndex, bucket
+from indexer.card import BATCH, CardIndex
 from indexer.card_masks import Masks
 from indexer.exact import ExactIndex
 from indexer.index import NOTHING
@@ -274,8 +273,3 @@ def test_the_kind_names_device_and_precision(make: Make) -> None:
     assert index.kind in ("exact on cpu (float32)", "exact on cpu (float16)", "exact on cuda:0 (float16)")
     assert (len(index), index.dimensions) == (3, 24)
     assert CardIndex(unit(3), CPU).kind == "exact on cpu (float32)"
-
-
-def test_buckets_are_powers_of_two() -> None:
-    assert [bucket(count) for count in (1, 2, 3, 4, 5, 64, 65, 130, 256)] == [1, 2, 4, 4, 8, 64, 128, 256, 256]
-    assert all(a <= b for a, b in pairwise(map(bucket, range(1, 300))))

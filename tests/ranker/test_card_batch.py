@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from ranker.card_batch import Shape, batched, candidates_of, power_of_two
+from ranker.card_batch import Shape, batched, candidates_of
 from ranker.features import Context
 from ranker.history import CLICK, EMPTY, History
 from ranker.scoring import Scorable
@@ -21,11 +21,6 @@ def item(rows: int, engagements: int = 0, query: bool = False) -> Scorable:
     vector = rng.normal(size=SPACE).astype(np.float32) if query else None
     features = rng.normal(size=(rows, FEATURES)).astype(np.float32)
     return Scorable(Context(NOW, history, query_in_space=vector), rng.integers(1, 99, rows), features)
-
-
-@pytest.mark.parametrize(("count", "size"), [(0, 1), (1, 1), (2, 2), (3, 4), (4, 4), (5, 8), (300, 512)])
-def test_powers_of_two(count: int, size: int) -> None:
-    assert power_of_two(count) == size
 
 
 @pytest.mark.parametrize(
