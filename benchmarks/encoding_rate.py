@@ -32,7 +32,7 @@ def rates(
 
     def bare() -> None:
         for batch in ready:
-            encoder._forward(*batch)
+            encoder.forward(*batch)
 
     def ours() -> None:
         with TemporaryDirectory(prefix="vitrine-rate-") as folder:

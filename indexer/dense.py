@@ -14,7 +14,7 @@ from indexer.arrays import Floats, Mask
 from indexer.config import IndexerConfig, links_of
 from indexer.errors import ConfigError, SnapshotError
 from indexer.exact import ExactIndex
-from indexer.index import NOTHING, Index, Neighbours
+from indexer.index import NOTHING, Index, Neighbours, one_by_one
 from indexer.locality import by_neighbourhood
 from indexer.placement import on_card
 from indexer.planner import NEIGHBOURS, Tuning
@@ -148,6 +148,10 @@ class DenseIndex:
         kept = int(np.count_nonzero(mask))
         effort = None if kept <= k else self._filtered_effort(queries, k, mask, kept / len(self))
         return self._exact.search(queries, k, mask) if effort is None else self._searched(effort, queries, k, mask)
+
+    def search_each(self, queries: Floats, k: int, masks: Sequence[Mask | None]) -> Neighbours:
+        """See `Index.search_each`."""
+        return one_by_one(self, queries, k, masks)
 
     def _filtered_effort(self, queries: Floats, k: int, mask: Mask, share: float) -> int | None:
         if self.tuning.surely_exact(share) or not len(queries):

@@ -46,6 +46,7 @@ class Encoder:
 
     `fingerprint` names weights, tokeniser and text normalisation: vectors of one fingerprint are comparable. `tuned`
     says what an encoder tuned on the shop's log has seen of it, `choice` how its backend was chosen (`choice.Choice`).
+    `tokeniser` and `forward` are its two halves, for who runs them in different processes.
     """
 
     def __init__(
@@ -65,8 +66,8 @@ class Encoder:
         self.backend = backend
         self.tuned = tuned
         self.choice = choice
-        self._tokeniser = tokeniser
-        self._forward = forward
+        self.tokeniser = tokeniser
+        self.forward = forward
         self._limits = CARD if isinstance(forward, CardEncoder) else CPU
 
     def encode(self, texts: Sequence[str], progress: Callable[[int], None] | None = None) -> Floats:
@@ -80,17 +81,17 @@ class Encoder:
 
     def on_device(self, texts: Sequence[str]) -> torch.Tensor:
         """As `encode`, but where the vectors were computed; see `CardEncoder.on_device`."""
-        if not isinstance(self._forward, CardEncoder) or not len(texts):
+        if not isinstance(self.forward, CardEncoder) or not len(texts):
             return torch.from_numpy(self.encode(texts))
-        rows = self._tokeniser([normalise(text) for text in texts])
-        batches = [self._tokeniser.pad(rows[start : start + FEW]) for start in range(0, len(rows), FEW)]
-        made = [self._forward.on_device(*batch) for batch in batches]
-        return made[0] if len(made) == 1 else self._forward.owner.run(partial(torch.cat, made))
+        rows = self.tokeniser([normalise(text) for text in texts])
+        batches = [self.tokeniser.pad(rows[start : start + FEW]) for start in range(0, len(rows), FEW)]
+        made = [self.forward.on_device(*batch) for batch in batches]
+        return made[0] if len(made) == 1 else self.forward.owner.run(partial(torch.cat, made))
 
     def warm_up(self) -> None:
         """Have done whatever a card does at the first batch of a shape."""
-        if isinstance(self._forward, CardEncoder):
-            self._forward.warm_up()
+        if isinstance(self.forward, CardEncoder):
+            self.forward.warm_up()
 
     def stream(self, texts: Iterable[str]) -> Iterator[tuple[list[str], Floats]]:
         """Texts, in another order than they came, with their unit vectors float32 [batch, dimensions].
@@ -114,21 +115,21 @@ class Encoder:
 
     def _batches(self, texts: Sequence[str]) -> Iterator[tuple[list[int], Batch]]:
         """The places of texts of like lengths, so that little of a batch is padding, and those texts tokenised."""
-        rows = self._tokeniser([normalise(text) for text in texts])
+        rows = self.tokeniser([normalise(text) for text in texts])
         order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
         for part in parts([len(rows[i]) for i in order], self._limits):
             places = order[part]
-            yield places, self._tokeniser.pad([rows[i] for i in places])
+            yield places, self.tokeniser.pad([rows[i] for i in places])
 
     def _embedded(self, batches: Iterable[tuple[K, Batch]]) -> Iterator[tuple[K, Floats]]:
         """Each batch's vectors. A card has begun the next when those of one are handed out."""
-        if not isinstance(self._forward, CardEncoder):
+        if not isinstance(self.forward, CardEncoder):
             for key, batch in batches:
-                yield key, self._forward(*batch)
+                yield key, self.forward(*batch)
             return
         begun: list[tuple[K, Callable[[], Floats]]] = []
         for key, batch in batches:
-            begun.append((key, self._forward.later(*batch)))
+            begun.append((key, self.forward.later(*batch)))
             if len(begun) > 1:
                 first, vectors = begun.pop(0)
                 yield first, vectors()

@@ -1,12 +1,13 @@
 """Exact search: one matrix product. It is the oracle of every test and of every measured recall."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import faiss
 import numpy as np
 
 from indexer.arrays import Floats, Ints, Mask
-from indexer.index import NOTHING, Neighbours
+from indexer.index import NOTHING, Neighbours, one_by_one
 
 # Rows scored at a time, so that a batch of 64 queries needs 64 x 65,536 x 4 bytes = 16 MiB and not the whole catalogue.
 _BLOCK = 65_536
@@ -44,6 +45,10 @@ class ExactIndex:
             kept, scores = _best(scores, k)
             rows = np.take_along_axis(rows, kept, 1)
         return Neighbours(*_sorted(*_filled_up(rows, scores, k)))
+
+    def search_each(self, queries: Floats, k: int, masks: Sequence[Mask | None]) -> Neighbours:
+        """See `Index.search_each`."""
+        return one_by_one(self, queries, k, masks)
 
     def among(self, queries: Floats, candidates: Ints, k: int) -> Neighbours:
         """The k best of each query's own `candidates` [queries, any number of rows], where NOTHING is none."""

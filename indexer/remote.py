@@ -3,7 +3,7 @@
 import logging
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from multiprocessing import current_process
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ import numpy as np
 from indexer import fallbacks
 from indexer.agreement import Forward
 from indexer.arrays import Array, Floats, Mask
+from indexer.card_masks import Masks
 from indexer.exact import ExactIndex
 from indexer.index import Neighbours
 from indexer.wire import Line, Message, connected
@@ -122,12 +123,26 @@ class RemoteIndex(_Shared):
 
     def search(self, queries: Floats, k: int, mask: Mask | None = None) -> Neighbours:
         """See `Index.search`."""
-        arrays = (np.asarray(queries, np.float32), *(() if mask is None else (np.packbits(mask, bitorder="little"),)))
+        found = self._asked(queries, k, [mask] * len(queries))
+        return self._exact.search(queries, k, mask) if found is None else found
+
+    def search_each(self, queries: Floats, k: int, masks: Sequence[Mask | None]) -> Neighbours:
+        """See `Index.search_each`."""
+        found = self._asked(queries, k, masks)
+        return self._exact.search_each(queries, k, masks) if found is None else found
+
+    def _asked(self, queries: Floats, k: int, masks: Sequence[Mask | None]) -> Neighbours | None:
+        """The card process's answer, where it gives one; each distinct mask goes out once."""
+        known = Masks(masks, len(self))
+        sent = {number: mask for number, mask in enumerate(known.distinct) if mask is not None}
+        places = {number: place for place, number in enumerate(sent)}
+        told = {"do": "ask", "of": self._of, "k": int(k), "under": [places.get(number) for number in known.number]}
+        bits = [np.packbits(mask, bitorder="little") for mask in sent.values()]
         try:
-            return Neighbours(*self._card.ask({"do": "ask", "of": self._of, "k": int(k)}, *arrays))
+            return Neighbours(*self._card.ask(told, np.asarray(queries, np.float32), *bits))
         except CardError as error:
             self._warn(error)
-            return self._exact.search(queries, k, mask)
+            return None
 
     def save(self, folder: Path) -> None:
         """Nothing: vectors.npy is the index."""

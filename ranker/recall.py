@@ -50,15 +50,52 @@ class Retrieval(NamedTuple):
 
     def channels(self, context: Context, behaviour: Behaviour, mask: Mask | None = None) -> list[Channel]:
         """What each channel proposes for one request."""
-        k = self.candidates
-        if context.query_vector is None:
-            return for_user(self.products, self.covisited, behaviour, context, k, mask)
-        return for_query(self.titles, self.lexical, behaviour, context, context.query_vector, k, mask)
+        [near] = self._near([context], [mask])
+        return self._channels(context, behaviour, mask, near)
 
     def recall(self, context: Context, behaviour: Behaviour, mask: Mask | None = None) -> Candidates:
         """The fused candidates of one request."""
-        weights = self.weights.get(kind_of(context))
-        return fuse(self.channels(context, behaviour, mask), self.candidates, weights, kind_of(context))
+        [found] = self.recall_each([context], behaviour, [mask])
+        return found
+
+    def recall_each(
+        self, contexts: Sequence[Context], behaviour: Behaviour, masks: Sequence[Mask | None]
+    ) -> list[Candidates]:
+        """The fused candidates of each request of a batch: one search for the vectors of all."""
+        made = zip(contexts, masks, self._near(contexts, masks), strict=True)
+        return [
+            fuse(
+                self._channels(context, behaviour, mask, near),
+                self.candidates,
+                self.weights.get(kind_of(context)),
+                kind_of(context),
+            )
+            for context, mask, near in made
+        ]
+
+    def _near(self, contexts: Sequence[Context], masks: Sequence[Mask | None]) -> list[Channel | None]:
+        """What is near each request's vector: titles near a query's, products near a user's; None without a vector."""
+        near: list[Channel | None] = [None] * len(contexts)
+        queries = {place: each.query_vector for place, each in enumerate(contexts) if each.query_vector is not None}
+        users = {
+            place: each.user_vector
+            for place, each in enumerate(contexts)
+            if each.user_vector is not None and place not in queries
+        }
+        for name, index, vectors in (("dense", self.titles, queries), ("user", self.products, users)):
+            mine = [masks[place] for place in vectors]
+            found = for_vectors(index, list(vectors.values()), self.candidates, mine, name)
+            for place, channel in zip(vectors, found, strict=True):
+                near[place] = channel
+        return near
+
+    def _channels(
+        self, context: Context, behaviour: Behaviour, mask: Mask | None, near: Channel | None
+    ) -> list[Channel]:
+        first = [] if near is None else [near]
+        if context.query_vector is None:
+            return first + for_user(self.covisited, behaviour, context, self.candidates, mask)
+        return first + for_query(self.lexical, behaviour, context, self.candidates, mask)
 
 
 def kind_of(context: Context) -> str:
@@ -67,19 +104,13 @@ def kind_of(context: Context) -> str:
 
 
 def for_query(
-    titles: Index,
-    lexical: LexicalIndex,
-    behaviour: Behaviour,
-    context: Context,
-    vector: Floats,
-    k: int,
-    mask: Mask | None,
+    lexical: LexicalIndex, behaviour: Behaviour, context: Context, k: int, mask: Mask | None
 ) -> list[Channel]:
-    """The channels of a query: titles near its vector, titles that share its words, and what it led to before.
+    """The channels of a query beside its vector's: titles that share its words, and what it led to before.
 
-    A query without text (only a vector was given) has the first channel alone.
+    A query without text (only a vector was given) has none.
     """
-    channels = [for_vector(titles, vector, k, mask)]
+    channels = []
     if context.query:
         matches = lexical.search(context.query, k, mask)
         channels.append(Channel("lexical", matches.rows, matches.scores))
@@ -89,27 +120,30 @@ def for_query(
     return channels
 
 
-def for_user(
-    products: Index, covisited: Covisited, behaviour: Behaviour, context: Context, k: int, mask: Mask | None
-) -> list[Channel]:
-    """The channels of a user: near the user vector, visited together with the history, the history itself, and popular.
+def for_user(covisited: Covisited, behaviour: Behaviour, context: Context, k: int, mask: Mask | None) -> list[Channel]:
+    """The channels of a user beside its vector's: visited together with the history, the history itself, and popular.
 
     For a stranger only what is popular is left.
     """
     channels = []
-    if context.user_vector is not None:
-        channels.append(for_vector(products, context.user_vector, k, mask, "user"))
     if context.history.rows:
         channels.append(for_neighbours(covisited, context.history, k, mask))
         channels.append(for_history(context.history, k, mask))
     return [*channels, for_everyone(behaviour, context.now, k, mask)]
 
 
-def for_vector(index: Index, vector: Floats, k: int, mask: Mask | None, name: str = "dense") -> Channel:
-    """The k products of `index` nearest to `vector` [dimensions]."""
-    found = index.search(np.asarray(vector, np.float32)[None], k, mask)
-    kept = found.rows[0] != NOTHING
-    return Channel(name, found.rows[0][kept], found.scores[0][kept].astype(np.float64))
+def for_vectors(
+    index: Index, vectors: Sequence[Floats], k: int, masks: Sequence[Mask | None], name: str
+) -> list[Channel]:
+    """For each of `vectors` [dimensions], the k products of `index` nearest to it, by one search."""
+    if not vectors:
+        return []
+    found = index.search_each(np.array(vectors, np.float32), k, masks)
+    kept = found.rows != NOTHING
+    return [
+        Channel(name, rows[there], scores[there].astype(np.float64))
+        for rows, scores, there in zip(found.rows, found.scores, kept, strict=True)
+    ]
 
 
 def for_neighbours(covisited: Covisited, history: History, k: int, mask: Mask | None) -> Channel:

@@ -85,7 +85,7 @@ def _index(path: Path, device: torch.device) -> Searches:
 
 def _encoder(store: Store, index: str, config: IndexerConfig, device: torch.device, folder: Path) -> Encodings:
     encoder = fitting_encoder(store, store.manifest("indexes", index), config)
-    if device.type == "cuda" and not isinstance(encoder._forward, CardEncoder):
+    if device.type == "cuda" and not isinstance(encoder.forward, CardEncoder):
         # On the CPU each worker has its own.
         raise VitrineError(f"the encoder does not run on {device}, as this process said before")
     encoder.warm_up()

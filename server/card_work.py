@@ -25,11 +25,11 @@ class Work(Protocol):
 
 
 class Search(NamedTuple):
-    """`queries` float32 [queries, dimensions], all under one mask."""
+    """`queries` float32 [queries, dimensions], and the mask of each; of an array that is given several times, one."""
 
     queries: Floats
     k: int
-    mask: Bits | None
+    masks: Sequence[Bits | None]
 
 
 class Searches:
@@ -42,14 +42,15 @@ class Searches:
     def read(self, message: Message) -> Search:
         """See `Work.read`."""
         queries, *bits = message.arrays
-        return Search(queries, message.told["k"], bits[0] if bits else None)
+        masks = [None if place is None else bits[place] for place in message.told["under"]]
+        return Search(queries, message.told["k"], masks)
 
     def run(self, asked: Sequence[Search]) -> list[Sequence[Array]]:
         """The neighbours of each request: one search for all that ask for as many."""
         answers: dict[int, Sequence[Array]] = {}
         for k in {each.k for each in asked}:
             mine = {place: each for place, each in enumerate(asked) if each.k == k}
-            masks = [each.mask for each in mine.values() for _ in each.queries]
+            masks = [mask for each in mine.values() for mask in each.masks]
             found = self._index.search_each(np.concatenate([each.queries for each in mine.values()]), k, masks)
             parts = zip(*(_split(part, [len(each.queries) for each in mine.values()]) for part in found), strict=True)
             answers |= dict(zip(mine, parts, strict=True))
@@ -61,7 +62,7 @@ class Encodings:
 
     def __init__(self, encoder: Encoder, folder: Path) -> None:
         """The tokeniser is left in `folder`, for the workers."""
-        self._tokeniser, self._forward = encoder._tokeniser, encoder._forward
+        self._tokeniser, self._forward = encoder.tokeniser, encoder.forward
         names = ("name", "fingerprint", "dimensions", "backend", "tuned", "choice")
         left = folder / encoder.fingerprint
         left.mkdir(exist_ok=True)

@@ -65,4 +65,4 @@ def _remote_encoder(card: CardProcess, store: Store, index: Mapping[str, Any], c
 
 
 def _forward(store: Store, index: Mapping[str, Any], config: IndexerConfig) -> Forward:
-    return fitting_encoder(store, index, config)._forward
+    return fitting_encoder(store, index, config).forward

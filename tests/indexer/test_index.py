@@ -156,7 +156,21 @@ def test_a_batch_is_its_single_queries(index: Index, queries: Floats, share: flo
         assert same.mean() >= 0.8
 
 
+def test_each_query_of_a_batch_has_its_own_mask(index: Index, queries: Floats) -> None:
+    masks = [None, keeping(0.1), keeping(0.5), np.zeros(ROWS, bool), None, keeping(0.001)]
+    rows, scores = index.search_each(queries[:6], 10, masks)
+    assert (rows.shape, rows.dtype, scores.dtype) == ((6, 10), np.int64, np.float32)
+    for place, mask in enumerate(masks):
+        alone = index.search(queries[place : place + 1], 10, mask)
+        np.testing.assert_allclose(scores[place], alone.scores[0], atol=1e-6)
+        if not isinstance(index, CardIndex):
+            # One after the other, to the last bit.
+            np.testing.assert_array_equal(scores[place], alone.scores[0])
+            np.testing.assert_array_equal(rows[place], alone.rows[0])
+
+
 def test_no_query_no_answer(index: Index, vectors: Floats) -> None:
+    assert index.search_each(vectors[:0], 7, []).rows.shape == (0, 7)
     assert index.search(vectors[:0], 7).rows.shape == (0, 7)
     assert index.search(vectors[:0], 7, keeping(0.5)).rows.shape == (0, 7)
 

@@ -98,7 +98,7 @@ def test_what_was_chosen_for_another_question_is_not_opened(first: tuple[Encoder
 
 def kept_float32(first: tuple[Encoder, Path], folder: Path, **told: Any) -> Kept | None:
     """What is opened after float32 was chosen beside a compiled form of which `told` is told."""
-    tokeniser, choice = first[0]._tokeniser, Choice(EXACT, words, {EXACT: {}, "openvino-bfloat16": told})
+    tokeniser, choice = first[0].tokeniser, Choice(EXACT, words, {EXACT: {}, "openvino-bfloat16": told})
     reference = [words(*batch) for batch in probe_batches(tokeniser)]
     with workshop(folder) as made:
         (made / "graph.xml").write_text("not chosen")

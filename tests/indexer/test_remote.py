@@ -155,10 +155,39 @@ def test_queries_and_masks_go_out_and_neighbours_come_back(
         np.testing.assert_array_equal(found.rows, rows)
         np.testing.assert_array_equal(found.scores, scores)
     _, plain, masked = played.messages
-    assert plain.told == masked.told == {"do": "ask", "of": "index x", "k": 4}
+    assert plain.told == {"do": "ask", "of": "index x", "k": 4, "under": [None, None]}
+    assert masked.told == plain.told | {"under": [0, 0]}
     np.testing.assert_array_equal(plain.arrays[0], VECTORS[:2])
     assert (len(plain.arrays), len(masked.arrays)) == (1, 2)
     np.testing.assert_array_equal(np.unpackbits(masked.arrays[1], count=50, bitorder="little").astype(bool), MASK)
+
+
+def test_a_batch_goes_out_at_once_and_each_mask_of_it_once(
+    play: Callable[[Answer], Played], card: CardProcess, folder: Path, vectors: Floats
+) -> None:
+    played = play(replies(np.zeros((5, 4), np.int64), np.zeros((5, 4), np.float32)))
+    index = remote.open_remote(card, vectors, folder)
+    assert index is not None
+    other = ~MASK
+    index.search_each(VECTORS[:5], 4, [MASK, None, other, MASK, None])
+    _, message = played.messages
+    assert message.told["under"] == [0, None, 1, 0, None]
+    queries, *sent = message.arrays
+    np.testing.assert_array_equal(queries, VECTORS[:5])
+    for bits, mask in zip(sent, (MASK, other), strict=True):
+        np.testing.assert_array_equal(np.unpackbits(bits, count=50, bitorder="little").astype(bool), mask)
+
+
+def test_a_batch_that_the_card_process_fails_keeps_its_masks(
+    play: Callable[[Answer], Played], card: CardProcess, folder: Path, vectors: Floats
+) -> None:
+    played = play(replies())
+    index = remote.open_remote(card, vectors, folder)
+    assert index is not None
+    played.close()
+    masks = [None, MASK, ~MASK]
+    found, expected = (each.search_each(VECTORS[:3], 4, masks) for each in (index, ExactIndex(VECTORS)))
+    np.testing.assert_array_equal(found.rows, expected.rows)
 
 
 def test_requests_one_after_the_other_share_a_connection_and_those_at_once_do_not(

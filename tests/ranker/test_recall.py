@@ -6,7 +6,9 @@ import numpy as np
 import polars as pl
 import pytest
 
+from indexer.arrays import Floats, Mask
 from indexer.exact import ExactIndex
+from indexer.index import Neighbours
 from indexer.lexical import LexicalIndex
 from ranker import recall
 from ranker.behaviour import MONTH, Behaviour
@@ -118,17 +120,19 @@ def test_an_empty_channel_changes_nothing() -> None:
 
 
 def test_vector_channel_is_the_index(index: ExactIndex) -> None:
-    found = recall.for_vector(index, index.vectors[6], 5, None)
+    [found] = recall.for_vectors(index, [index.vectors[6]], 5, [None], "dense")
     assert found.name == "dense"
     assert found.rows.tolist() == np.argsort(-(index.vectors @ index.vectors[6]))[:5].tolist()
     assert found.scores[0] == pytest.approx(1.0)
 
 
 def test_vector_channel_leaves_out_places_that_could_not_be_filled(index: ExactIndex) -> None:
-    assert len(recall.for_vector(index, index.vectors[6], 50, None).rows) == 20
-    few = recall.for_vector(index, index.vectors[6], 15, ODD)
+    masks = [None, ODD, np.zeros(20, bool)]
+    every, few, none = recall.for_vectors(index, [index.vectors[6]] * 3, 50, masks, "dense")
+    assert len(every.rows) == 20
     assert sorted(few.rows.tolist()) == list(range(1, 20, 2))
-    assert len(recall.for_vector(index, index.vectors[6], 5, np.zeros(20, bool)).rows) == 0
+    assert len(none.rows) == len(none.scores) == 0
+    assert recall.for_vectors(index, [], 5, [], "dense") == []
 
 
 def test_history_channel_most_often_then_latest() -> None:
@@ -248,3 +252,40 @@ def test_weights_go_by_the_kind_of_request(retrieval: Retrieval, index: ExactInd
     for context in (user, query):
         plain = recall.fuse(retrieval.channels(context, behaviour), 6)
         assert retrieval.recall(context, behaviour).rows.tolist() == plain.rows.tolist()
+
+
+class Counted(ExactIndex):
+    """Notes how many queries each search has."""
+
+    def __init__(self, vectors: Floats) -> None:
+        super().__init__(vectors)
+        self.searches: list[int] = []
+
+    def search_each(self, queries: Floats, k: int, masks: Sequence[Mask | None]) -> Neighbours:
+        self.searches.append(len(queries))
+        return super().search_each(queries, k, masks)
+
+
+def test_a_batch_is_one_search_and_each_gets_what_it_gets_alone(
+    retrieval: Retrieval, index: ExactIndex, behaviour: Behaviour
+) -> None:
+    titles, products = Counted(index.vectors), Counted(-index.vectors)
+    counted = retrieval._replace(titles=titles, products=products)
+    history = History((15,), (PURCHASE,), (1.0,))
+    known = Context(NOW, history, "blue boot", "blue boot", index.vectors[6], None, index.vectors[12])
+    contexts = [
+        known,
+        known._replace(query_vector=index.vectors[2]),
+        known._replace(query="", query_key="", query_vector=None),
+        Context(NOW, EMPTY),
+        known._replace(query=""),
+    ]
+    masks = [None, ODD, ODD, None, np.arange(20) < 2]
+    found = counted.recall_each(contexts, behaviour, masks)
+    assert (titles.searches, products.searches) == ([3], [1])
+    for each, context, mask in zip(found, contexts, masks, strict=True):
+        alone = retrieval.recall(context, behaviour, mask)
+        assert names(each.channels) == names(alone.channels)
+        np.testing.assert_array_equal(each.rows, alone.rows)
+        np.testing.assert_array_equal(each.scores, alone.scores)
+    assert counted.recall_each([], behaviour, []) == []

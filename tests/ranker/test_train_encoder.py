@@ -119,7 +119,7 @@ def test_the_next_build_embeds_with_it(tuned: Tuned) -> None:
     assert tuned.after.dimensions == tuned.before.dimensions
     # Tuning looks at the beginnings of titles only; what is embedded later is cut where it was before.
     long = ["stainless steel bottle " * 40 + end for end in ("red", "blue")]
-    assert [len(row) for row in tuned.after._tokeniser(long)] == [len(row) for row in tuned.before._tokeniser(long)]
+    assert [len(row) for row in tuned.after.tokeniser(long)] == [len(row) for row in tuned.before.tokeniser(long)]
 
 
 def test_an_encoder_of_another_base_is_not_used(tuned: Tuned, tmp_path: Path) -> None:

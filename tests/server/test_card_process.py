@@ -263,7 +263,7 @@ def test_a_worker_tokenises_and_the_card_process_embeds(
 ) -> None:
     manifest = trained.store.manifest("indexes", trained.release.index)
     encoder = serving_encoder(trained.store, manifest, trained.settings.indexer)
-    assert isinstance(encoder._forward, RemoteForward)
+    assert isinstance(encoder.forward, RemoteForward)
     plain = word_encoder()
     for name in ("name", "fingerprint", "dimensions", "backend", "tuned", "choice"):
         assert getattr(encoder, name) == getattr(plain, name)
@@ -339,7 +339,7 @@ def test_on_a_card(serve: Callable[[Open], CardProcess], saved: Floats, folder: 
     masks = [None, np.arange(len(VECTORS)) % 5 == 0]
     line, told = card.open("encoder", "7")
     texts = ["red boots", "a", "four oak chairs 防水"]
-    tokeniser = encoders["cpu"]._tokeniser
+    tokeniser = encoders["cpu"].tokeniser
 
     def ask(number: int) -> tuple[Neighbours, Floats]:
         batch = tokeniser.pad(tokeniser(texts[: 1 + number % 3]))

@@ -41,16 +41,17 @@ def index() -> Watched:
 
 def asked(queries: Floats, k: int, mask: Mask | None) -> Message:
     bits = [] if mask is None else [np.packbits(mask, bitorder="little")]
-    return Message({"k": k}, [queries, *bits])
+    return Message({"k": k, "under": [None if mask is None else 0] * len(queries)}, [queries, *bits])
 
 
-def test_a_request_is_read_with_its_mask(index: Watched) -> None:
-    work = Searches(index)
-    plain, masked = (work.read(asked(QUERIES, 7, mask)) for mask in (None, ODD))
-    assert (plain.k, plain.mask) == (7, None)
-    np.testing.assert_array_equal(masked.queries, QUERIES)
-    assert masked.mask is not None
-    np.testing.assert_array_equal(masked.mask, np.packbits(ODD, bitorder="little"))
+def test_a_request_is_read_with_its_masks(index: Watched) -> None:
+    work, sent = Searches(index), [np.packbits(mask, bitorder="little") for mask in (ODD, FEW)]
+    read = work.read(Message({"k": 7, "under": [1, None, 0, 1]}, [QUERIES[:4], *sent]))
+    assert read.k == 7
+    np.testing.assert_array_equal(read.queries, QUERIES[:4])
+    # The very arrays: what is one mask is uploaded once.
+    assert [mask if mask is None else id(mask) for mask in read.masks] == [id(sent[1]), None, id(sent[0]), id(sent[1])]
+    assert work.read(Message({"k": 7, "under": [None]}, [QUERIES[:1]])).masks == [None]
 
 
 def test_one_search_answers_all_that_ask_for_as_many_each_under_its_own_mask(index: Watched) -> None:
@@ -87,7 +88,7 @@ def test_texts_of_several_requests_are_one_pass_and_each_gets_its_vectors(tmp_pa
         passes.append(input_ids.shape)
         return sum_of_words(input_ids, attention_mask)
 
-    encoder._forward = noted
+    encoder.forward = noted
     work, tokeniser = Encodings(encoder, tmp_path), word_tokeniser()
     batches = [tokeniser.pad(tokeniser(texts)) for texts in (TEXTS[:1], TEXTS[1:3], TEXTS[3:])]
     answers = work.run([work.read(Message({}, list(batch))) for batch in batches])

@@ -1,6 +1,8 @@
 """The request path: filters act inside recall, and what is short of time is answered in recall order."""
 
 import time
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import fields, replace
 
 import numpy as np
@@ -18,14 +20,16 @@ from harness import (
 )
 from vitrine.v1 import filter_pb2, search_service_pb2
 
+from indexer.arrays import Floats, Mask
 from indexer.exact import ExactIndex
+from indexer.index import Neighbours
 from ranker import features
 from ranker.features import Context
 from ranker.history import EMPTY
 from ranker.recall import Candidates
 from ranker.scoring import Scorable
 from server import pipeline
-from server.filters import Equals
+from server.filters import All, AnyOf, Equals, Not
 from server.hits import Hits
 from server.pipeline import Ask
 from server.state import State, load_state
@@ -135,6 +139,48 @@ def test_a_batch_answers_each_as_alone(state: State, monkeypatch: pytest.MonkeyP
             assert answer.hits.rows.tolist() == alone.hits.rows.tolist()
             np.testing.assert_allclose(answer.hits.scores, alone.hits.scores, rtol=1e-5)
             assert len(answer.hits) == ask.size
+
+
+def test_filters_of_a_batch_are_told_apart(state: State) -> None:
+    rare, common = (Equals("category", name) for name in category_names(state))
+    conditions = [
+        All([rare, common]),
+        AnyOf([rare, common]),
+        None,
+        Not(rare),
+        All([rare]),
+        AnyOf([rare, common]),
+    ]
+    asks = [Ask(query="boots", condition=condition, size=100) for condition in conditions]
+    for ask, answer in zip(asks, pipeline.search(state, asks), strict=True):
+        (alone,) = pipeline.search(state, [ask])
+        assert answer.hits.rows.tolist() == alone.hits.rows.tolist()
+        assert answer.candidates == alone.candidates
+    # They are equal as tuples.
+    assert conditions[0] == conditions[1]
+
+
+def test_an_equal_filter_of_a_batch_is_one_mask(state: State, monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[Sequence[Mask | None]] = []
+    each = ExactIndex.search_each
+
+    def watched(index: ExactIndex, queries: Floats, k: int, masks: Sequence[Mask | None]) -> Neighbours:
+        given.append(masks)
+        return each(index, queries, k, masks)
+
+    monkeypatch.setattr(ExactIndex, "search_each", watched)
+    one, other, *_ = category_names(state)
+    names = [one, other, one, None]
+    pipeline.search(state, [Ask(query="mug", condition=name and Equals("category", name)) for name in names])
+    [masks] = given
+    assert masks[3] is None
+    assert masks[0] is masks[2] is not masks[1]
+
+
+def category_names(state: State) -> list[str]:
+    """The rarest category and the most common one."""
+    names = Counter(state.snapshot.products.column("category").to_pylist()).most_common()
+    return [names[-1][0], names[0][0]]
 
 
 def test_a_misspelt_query_is_embedded_as_it_was_meant(state: State, monkeypatch: pytest.MonkeyPatch) -> None:
