@@ -19,21 +19,20 @@ import torch
 from result import environment, write_result
 
 from indexer.arrays import Doubles
-from indexer.device import one_thread
 from indexer.encoder import Encoder
 from indexer.exact import ExactIndex
 from indexer.snapshot import IndexSnapshot, open_latest
 from indexer.store import Store
+from indexer.threads import one_thread
 from indexer.tuned import encoder_of
 from ranker import ranked, trees
 from ranker.examples import Example, Slice
 from ranker.model import Members, Model, load_model
 from ranker.significance import paired
-from ranker.space import ProductSpace
+from ranker.space import ProductSpace, in_space
 from ranker.stages import make_stages, slice_examples
 from ranker.train import prepare
 from ranker.train_network import logits
-from ranker.user_tower import in_space
 from server.config import Settings, load_settings
 from server.rebuild import read_sources
 

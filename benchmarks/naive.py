@@ -24,8 +24,8 @@ from indexer.store import Store
 from indexer.tuned import model_folder
 from ranker import features
 from ranker.history import EMPTY
-from ranker.network import NetworkInput
-from ranker.scoring import Scorable, network_input
+from ranker.network import NetworkInput, network_input
+from ranker.scoring import Scorable
 from server.app import open_live
 from server.config import Settings, load_settings
 from server.state import State

@@ -21,18 +21,19 @@ import torch
 from result import distribution, environment, write_result
 
 from indexer.dense import FILE, DenseIndex
-from indexer.device import one_thread
 from indexer.encoder import Encoder, load_sentence_transformer, resolve
 from indexer.snapshot import LEXICAL, IndexSnapshot, open_latest
 from indexer.store import Store
 from indexer.text import normalise, tokens
+from indexer.threads import one_thread
 from indexer.tuned import encoder_of
 from ranker import features
 from ranker.behaviour import Behaviour
 from ranker.features import Context
 from ranker.log import engagements, folding
 from ranker.model import Model, load_model
-from ranker.scoring import Scorable, network_input
+from ranker.network import network_input
+from ranker.scoring import Scorable
 from server.batcher import Batcher
 from server.config import Settings, load_settings
 from server.rebuild import read_sources

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -10,6 +10,11 @@ from indexer import probe
 from indexer.arrays import Floats
 from indexer.text import normalise
 from indexer.tokenise import Tokeniser
+
+if TYPE_CHECKING:
+    import torch
+
+    from indexer.owner import Owner
 
 logger = logging.getLogger(__name__)
 
@@ -37,6 +42,22 @@ class Forward(Protocol):
     """One padded batch, int64 [texts, tokens] twice, to unit vectors float32 [texts, dimensions]."""
 
     def __call__(self, input_ids: np.ndarray, attention_mask: np.ndarray) -> Floats: ...
+
+
+@runtime_checkable
+class CardForward(Forward, Protocol):
+    """A `Forward` on a card, where batches are begun before the last is done and vectors may stay."""
+
+    owner: "Owner"
+
+    def later(self, input_ids: np.ndarray, attention_mask: np.ndarray) -> Callable[[], Floats]:
+        """Begins a batch; what is returned waits for its vectors."""
+
+    def on_device(self, input_ids: np.ndarray, attention_mask: np.ndarray) -> "torch.Tensor":
+        """Unit vectors float32 [texts, dimensions] on the card."""
+
+    def warm_up(self) -> None:
+        """Have done what the first batch of a shape takes."""
 
 
 def probe_batches(tokeniser: Tokeniser) -> list[Batch]:

@@ -4,13 +4,14 @@ from collections.abc import Callable
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import NamedTuple
-
-import torch
+from typing import TYPE_CHECKING, NamedTuple
 
 from indexer import compiled, onnx
 from indexer.agreement import Forward
 from indexer.tokenise import Tokeniser
+
+if TYPE_CHECKING:
+    import torch
 
 _OPENVINO = ("graph.xml", "graph.bin")
 _ONNX, _INT8 = "graph.onnx", "int8.onnx"
@@ -27,7 +28,7 @@ class Backend(NamedTuple):
     family: str
     packages: tuple[str, ...]
     files: tuple[str, ...]
-    write: Callable[[torch.nn.Module, Tokeniser, Path], None]
+    write: "Callable[[torch.nn.Module, Tokeniser, Path], None]"
     # The folder and the number of threads, 0 for every core.
     open: Callable[[Path, int], Forward]
     # Whether the CPU computes this way by itself.
@@ -43,21 +44,23 @@ def candidates(family: str) -> list[Backend]:
     ]
 
 
-def _write_openvino(model: torch.nn.Module, tokeniser: Tokeniser, folder: Path) -> None:
+def _write_openvino(model: "torch.nn.Module", tokeniser: Tokeniser, folder: Path) -> None:
     if not (folder / _OPENVINO[0]).exists():
-        compiled.save_graph(compiled.converted(model, tokeniser), folder / _OPENVINO[0])
+        from indexer.traced import converted
+
+        compiled.save_graph(converted(model, tokeniser), folder / _OPENVINO[0])
 
 
 def _open_openvino(precision: str, folder: Path, threads: int) -> Forward:
     return compiled.CompiledForward(folder / _OPENVINO[0], threads, precision)
 
 
-def _write_onnx(model: torch.nn.Module, tokeniser: Tokeniser, folder: Path) -> None:
+def _write_onnx(model: "torch.nn.Module", tokeniser: Tokeniser, folder: Path) -> None:
     if not (folder / _ONNX).exists():
         onnx.write_graph(model, tokeniser, folder / _ONNX)
 
 
-def _write_int8(model: torch.nn.Module, tokeniser: Tokeniser, folder: Path) -> None:
+def _write_int8(model: "torch.nn.Module", tokeniser: Tokeniser, folder: Path) -> None:
     _write_onnx(model, tokeniser, folder)
     onnx.write_int8(folder / _ONNX, folder / _INT8)
 

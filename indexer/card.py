@@ -12,9 +12,10 @@ import torch
 from indexer import fallbacks
 from indexer.arrays import Bits, Floats, Ints, Mask
 from indexer.batches import power_of_two
-from indexer.card_masks import BITS, Kept, Masks, Packed
+from indexer.card_masks import BITS, Kept, Packed, packed
 from indexer.exact import ExactIndex
 from indexer.index import NOTHING, Neighbours
+from indexer.masks import Masks
 from indexer.owner import Owner, owner_of
 
 logger = logging.getLogger(__name__)
@@ -119,8 +120,8 @@ class CardIndex:
             return found
         known, padded = Masks(masks, len(self)), len(self._table)
         for places in known.parts(BATCH, max(self._most_bits // (padded // 8), 1)):
-            packed = known.packed(places, padded, self._device.type == "cuda")
-            self._stand_in(asked, found, self._filled(asked, found, places, packed), known)
+            bits = packed(known, places, padded, self._device.type == "cuda")
+            self._stand_in(asked, found, self._filled(asked, found, places, bits), known)
         return found
 
     def _filled(self, queries: torch.Tensor, found: Neighbours, places: Ints, packed: Packed | None) -> Ints:

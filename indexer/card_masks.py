@@ -1,71 +1,15 @@
 """Masks of a search on a card: each distinct one once, a bit a row, unpacked where a block of scores is."""
 
-from collections.abc import Iterator, Sequence
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 import numpy as np
 import torch
 
-from indexer.arrays import Bits, Ints, Mask
+from indexer.arrays import Ints
+from indexer.masks import Masks
 
 # Bytes of masks on a card at once: 447 masks of 1.2 million rows, 53 of ten million.
 BITS = 64 * 2**20
-
-
-class Masks:
-    """The masks of the queries of a search: bool [rows] or packed to `Bits` each, or None, which keeps every row.
-
-    `distinct` has each array once, however many queries it is given for, and `number` [queries] is whose is which.
-    Raises `ValueError` for a mask of another shape.
-    """
-
-    def __init__(self, masks: Sequence[Mask | Bits | None], rows: int) -> None:
-        self.distinct = list({id(mask): mask for mask in masks}.values())
-        numbers = {id(mask): number for number, mask in enumerate(self.distinct)}
-        self.number = np.array([numbers[id(mask)] for mask in masks], np.int64)
-        self._rows = rows
-        for mask in self.distinct:
-            expected = -(-rows // 8) if mask is not None and mask.dtype == np.uint8 else rows
-            if mask is not None and mask.shape != (expected,):
-                raise ValueError(f"a mask has the shape {mask.shape}, ({expected},) expected")
-
-    def unpacked(self, number: int) -> Mask | None:
-        """One of the distinct masks, a boolean a row."""
-        mask = self.distinct[number]
-        if mask is None or mask.dtype == np.bool_:
-            return cast(Mask | None, mask)
-        return np.unpackbits(cast(Bits, mask), count=self._rows, bitorder="little").view(np.bool_)
-
-    def parts(self, queries: int, masks: int) -> Iterator[Ints]:
-        """The queries that may find something: at most `queries` at once, rising, under at most `masks` masks."""
-        keeps = np.array([mask is None or mask.any() for mask in self.distinct], bool)
-        left = np.flatnonzero(keeps[self.number])
-        left = left[np.argsort(self.number[left], kind="stable")]
-        while len(left):
-            numbers = self.number[left[:queries]]
-            taken = int(np.searchsorted(numbers, numbers[0] + masks))
-            yield np.sort(left[:taken])
-            left = left[taken:]
-
-    def packed(self, places: Ints, padded: int, pinned: bool) -> "Packed | None":
-        """The masks of the queries at `places`, over `padded` rows; None where they have none.
-
-        A byte a row would be 307 MB for 256 masks of 1.2 million rows. To pack one of them takes 0.07 ms.
-        """
-        used = np.unique(self.number[places])
-        if all(self.distinct[number] is None for number in used):
-            return None
-        bits = torch.empty((len(used), padded // 8), dtype=torch.uint8, pin_memory=pinned)
-        for into, number in zip(bits.numpy(), used, strict=True):
-            mask = self.distinct[number]
-            mask = np.ones(self._rows, bool) if mask is None else mask
-            made = mask if mask.dtype == np.uint8 else np.packbits(mask, bitorder="little")
-            into[: len(made)] = made
-            # What follows the last row is not to be found.
-            into[len(made) :] = 0
-        which = np.zeros(len(self.distinct), np.int64)
-        which[used] = np.arange(len(used))
-        return Packed(bits, which[self.number])
 
 
 class Packed(NamedTuple):
@@ -106,3 +50,24 @@ class Kept(NamedTuple):
         # Zeros and ones of a byte each are booleans: no second matrix of them is made.
         banned = (bits[:, :, None] & self.powers).eq_(0).view(torch.bool)
         scores.masked_fill_(banned.flatten(1), -torch.inf)
+
+
+def packed(masks: Masks, places: Ints, padded: int, pinned: bool) -> Packed | None:
+    """The masks of the queries at `places`, over `padded` rows; None where they have none.
+
+    A byte a row would be 307 MB for 256 masks of 1.2 million rows. To pack one of them takes 0.07 ms.
+    """
+    used = np.unique(masks.number[places])
+    if all(masks.distinct[number] is None for number in used):
+        return None
+    bits = torch.empty((len(used), padded // 8), dtype=torch.uint8, pin_memory=pinned)
+    for into, number in zip(bits.numpy(), used, strict=True):
+        mask = masks.distinct[number]
+        mask = np.ones(masks.rows, bool) if mask is None else mask
+        made = mask if mask.dtype == np.uint8 else np.packbits(mask, bitorder="little")
+        into[: len(made)] = made
+        # What follows the last row is not to be found.
+        into[len(made) :] = 0
+    which = np.zeros(len(masks.distinct), np.int64)
+    which[used] = np.arange(len(used))
+    return Packed(bits, which[masks.number])

@@ -2,15 +2,12 @@
 
 import os
 import threading
-import warnings
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from indexer.arrays import Floats, Ints
-from indexer.tokenise import Tokeniser
 
 # Rows and tokens of the graphs for queries; each takes 0.25 s to compile and 33 MB for MiniLM, when it is first used.
 _ROWS = 4
@@ -18,35 +15,6 @@ _SHAPES = ((1, 8), (1, 12), (1, 16), (_ROWS, 12), (_ROWS, 16))
 _WIDEST = max(width for _, width in _SHAPES)
 # From so many queries on, one batch of four costs less than each alone; beyond so many they are titles of a build.
 _FEW, _MANY = 3, 16
-
-
-class Traced(torch.nn.Module):
-    """The whole sentence-transformers pipeline as one function of two tensors."""
-
-    def __init__(self, model: torch.nn.Module, token_types: bool) -> None:
-        super().__init__()
-        self.model = model
-        self.token_types = token_types
-
-    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
-        features = {"input_ids": input_ids, "attention_mask": attention_mask}
-        if self.token_types:
-            features["token_type_ids"] = torch.zeros_like(input_ids)
-        return torch.nn.functional.normalize(self.model(features)["sentence_embedding"], dim=1)
-
-
-def converted(model: torch.nn.Module, tokeniser: Tokeniser) -> Any:
-    """The graph (`openvino.Model`) of a sentence-transformers model; tracing it takes seconds."""
-    import openvino
-
-    example = torch.ones((2, 8), dtype=torch.int64)
-    with warnings.catch_warnings():
-        # Tracing warns of Python conditions on shapes; the agreement check is the judge of the result.
-        warnings.simplefilter("ignore")
-        return openvino.convert_model(
-            Traced(model, "token_type_ids" in tokeniser.inputs).eval(),
-            example_input={"input_ids": example, "attention_mask": example},
-        )
 
 
 def save_graph(graph: Any, path: Path) -> None:

@@ -9,15 +9,15 @@ from typing import Any
 import faiss
 import numpy as np
 
-from indexer import card_graph
 from indexer.arrays import Floats, Mask
 from indexer.config import IndexerConfig, links_of
+from indexer.device import on_cpu
 from indexer.errors import ConfigError, SnapshotError
 from indexer.exact import ExactIndex
 from indexer.index import NOTHING, Index, Neighbours, one_by_one
 from indexer.locality import by_neighbourhood
-from indexer.placement import on_card
 from indexer.planner import NEIGHBOURS, Tuning
+from indexer.remote import in_use
 
 FILE = "dense.faiss"
 # FAISS asks for about 39 training vectors a centroid; more than 256 a centroid it throws away itself.
@@ -61,6 +61,9 @@ class DenseIndex:
     def build(cls, kind: str, vectors: Floats, config: IndexerConfig) -> "DenseIndex":
         """Train on a sample of `vectors` and leave the index empty; `extended` fills it."""
         if links := links_of(kind):
+            # Imported where it is used, as PyTorch is.
+            from indexer import card_graph
+
             # Better now than when it is to be filled.
             card_graph.card_for(links, config.device)
             return cls(kind, card_graph.empty(links, vectors.shape[1]), vectors[:0], config)
@@ -116,6 +119,8 @@ class DenseIndex:
         To a graph built on a card nothing can be added: it is built again.
         """
         if len(vectors) > len(self) and (links := links_of(self.kind)):
+            from indexer import card_graph
+
             index = card_graph.built(links, vectors, card_graph.card_for(links, self._config.device))
             return DenseIndex(self.kind, index, vectors, self._config, self.tuning)
         for start in range(len(self), len(vectors), _BLOCK):
@@ -256,8 +261,12 @@ def open_index(
 
     Whatever its kind, on a card that has room for the vectors they are searched exactly.
     """
-    if (index := on_card(vectors, folder, config)) is not None:
-        return index
+    if in_use() is not None or not on_cpu(config.device):
+        # Imported here, as PyTorch is.
+        from indexer.placement import on_card
+
+        if (index := on_card(vectors, folder, config)) is not None:
+            return index
     if kind == "exact":
         return ExactIndex(vectors)
     return DenseIndex.load(kind, folder, vectors, config, None if tuning is None else Tuning.of(tuning))

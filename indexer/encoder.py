@@ -11,17 +11,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
-import torch
 
 from indexer import fallbacks
-from indexer.agreement import Batch, Catalogue, Forward, agreeing, probe_batches
+from indexer.agreement import Batch, CardForward, Catalogue, Forward, agreeing, probe_batches
 from indexer.arrays import Floats
 from indexer.backends import Backend, candidates
 from indexer.batches import CARD, CPU, FEW, parts
-from indexer.card_encoder import CardEncoder
 from indexer.choice import EXACT, Choice, Trial
 from indexer.config import IndexerConfig
-from indexer.device import choose
+from indexer.device import choose, on_cpu
 from indexer.errors import ConfigError
 from indexer.kept import keep, open_kept, workshop
 from indexer.text import normalise
@@ -30,6 +28,7 @@ from indexer.tokenise import Tokeniser
 logger = logging.getLogger(__name__)
 
 if TYPE_CHECKING:
+    import torch
     from sentence_transformers import SentenceTransformer
 
 K = TypeVar("K")
@@ -68,7 +67,7 @@ class Encoder:
         self.choice = choice
         self.tokeniser = tokeniser
         self.forward = forward
-        self._limits = CARD if isinstance(forward, CardEncoder) else CPU
+        self._limits = CARD if isinstance(forward, CardForward) else CPU
 
     def encode(self, texts: Sequence[str], progress: Callable[[int], None] | None = None) -> Floats:
         """Unit vectors float32 [texts, dimensions]; `progress` is told how many more texts are done."""
@@ -79,9 +78,11 @@ class Encoder:
                 progress(len(places))
         return vectors
 
-    def on_device(self, texts: Sequence[str]) -> torch.Tensor:
+    def on_device(self, texts: Sequence[str]) -> "torch.Tensor":
         """As `encode`, but where the vectors were computed; see `CardEncoder.on_device`."""
-        if not isinstance(self.forward, CardEncoder) or not len(texts):
+        import torch
+
+        if not isinstance(self.forward, CardForward) or not len(texts):
             return torch.from_numpy(self.encode(texts))
         rows = self.tokeniser([normalise(text) for text in texts])
         batches = [self.tokeniser.pad(rows[start : start + FEW]) for start in range(0, len(rows), FEW)]
@@ -90,7 +91,7 @@ class Encoder:
 
     def warm_up(self) -> None:
         """Have done whatever a card does at the first batch of a shape."""
-        if isinstance(self.forward, CardEncoder):
+        if isinstance(self.forward, CardForward):
             self.forward.warm_up()
 
     def stream(self, texts: Iterable[str]) -> Iterator[tuple[list[str], Floats]]:
@@ -123,7 +124,7 @@ class Encoder:
 
     def _embedded(self, batches: Iterable[tuple[K, Batch]]) -> Iterator[tuple[K, Floats]]:
         """Each batch's vectors. A card has begun the next when those of one are handed out."""
-        if not isinstance(self.forward, CardEncoder):
+        if not isinstance(self.forward, CardForward):
             for key, batch in batches:
                 yield key, self.forward(*batch)
             return
@@ -143,14 +144,14 @@ def load_encoder(config: IndexerConfig, tuned: Mapping[str, Any] | None = None, 
     What was chosen and compiled for the CPU is left in `kept`, by fingerprint, and found there the next time.
     """
     path = resolve(config.encoder)
-    device = choose(config.device)
+    cpu = on_cpu(config.device) or choose(config.device).type == "cpu"
     name = fingerprint(path)
-    folder = kept / name if kept and device.type == "cpu" and config.backend != "torch" else None
+    folder = kept / name if kept and cpu and config.backend != "torch" else None
     found = open_kept(folder, config.backend, config.threads) if folder else None
     if found and found.forward:
         opened = (found.tokeniser, found.forward, found.dimensions)
         return Encoder(config.encoder, name, *opened, found.name, tuned, found.told)
-    model = load_sentence_transformer(path, torch.device("cpu"))
+    model = load_sentence_transformer(path)
     longest = model.max_seq_length or 512
     tokeniser = Tokeniser.of(model.tokenizer, longest)
     exact = _torch_forward(model, tokeniser)
@@ -158,17 +159,24 @@ def load_encoder(config: IndexerConfig, tuned: Mapping[str, Any] | None = None, 
     if found:
         choice = Choice(EXACT, exact, found.told)
     else:
-        on_card = _on_card(model, tokeniser, longest, exact, device) if device.type == "cuda" else None
+        on_card = None if cpu else _on_card(model, tokeniser, longest, exact, choose(config.device))
         choice = on_card or _chosen(model, tokeniser, exact, config, folder)
     if config.backend not in ("auto", choice.name.partition("-")[0]):
-        raise ConfigError(f'indexer.backend = "{config.backend}" is for the CPU, the encoder runs on {device}.')
+        raise ConfigError(
+            f'indexer.backend = "{config.backend}" is for the CPU, the encoder runs on {choose(config.device)}.'
+        )
     return Encoder(config.encoder, name, tokeniser, choice.forward, dimensions, choice.name, tuned, choice.told or None)
 
 
 def _on_card(
-    model: "SentenceTransformer", tokeniser: Tokeniser, longest: int, exact: Forward, device: torch.device
+    model: "SentenceTransformer", tokeniser: Tokeniser, longest: int, exact: Forward, device: "torch.device"
 ) -> Choice | None:
     """In half precision, or else in float32; None, with a warning, where the card cannot be used."""
+    # Imported here, as in all that a server on the CPU imports.
+    import torch
+
+    from indexer.card_encoder import CardEncoder
+
     batches = probe_batches(tokeniser)
     reference = [exact(*batch) for batch in batches]
     for dtype, instead in ((torch.float16, "in float32"), (torch.float32, "on the CPU")):
@@ -247,7 +255,7 @@ def fingerprint(path: Path) -> str:
     return digest.hexdigest()[:16]
 
 
-def load_sentence_transformer(path: Path, device: torch.device) -> "SentenceTransformer":
+def load_sentence_transformer(path: Path, device: "torch.device | str" = "cpu") -> "SentenceTransformer":
     """The model of a folder. Raises `ConfigError` where it holds none."""
     # Its import takes two seconds, which a server that finds its encoder compiled need not spend.
     from sentence_transformers import SentenceTransformer
@@ -259,6 +267,8 @@ def load_sentence_transformer(path: Path, device: torch.device) -> "SentenceTran
 
 
 def _torch_forward(model: "SentenceTransformer", tokeniser: Tokeniser) -> Forward:
+    import torch
+
     def forward(input_ids: np.ndarray, attention_mask: np.ndarray) -> Floats:
         arrays = tokeniser.features(input_ids, attention_mask)
         features = {name: torch.from_numpy(array) for name, array in arrays.items()}

@@ -6,20 +6,25 @@ import os
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
 from indexer.arrays import Floats
-from indexer.compiled import Traced
 from indexer.tokenise import Tokeniser
+
+if TYPE_CHECKING:
+    import torch
 
 _INPUTS = ("input_ids", "attention_mask")
 
 
-def write_graph(model: torch.nn.Module, tokeniser: Tokeniser, path: Path) -> None:
+def write_graph(model: "torch.nn.Module", tokeniser: Tokeniser, path: Path) -> None:
     """Write a sentence-transformers model as a graph of any number of rows and tokens."""
+    import torch
+
+    from indexer.traced import Traced
+
     example = torch.ones((2, 8), dtype=torch.int64)
     traced = Traced(model, "token_type_ids" in tokeniser.inputs).eval()
     with warnings.catch_warnings():

@@ -13,9 +13,9 @@ import numpy as np
 from indexer import fallbacks
 from indexer.agreement import Forward
 from indexer.arrays import Array, Floats, Mask
-from indexer.card_masks import Masks
 from indexer.exact import ExactIndex
 from indexer.index import Neighbours
+from indexer.masks import Masks
 from indexer.wire import Line, Message, connected
 
 logger = logging.getLogger(__name__)

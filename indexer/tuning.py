@@ -11,10 +11,10 @@ import numpy as np
 from indexer.arrays import Floats, Ints, Mask
 from indexer.config import IndexerConfig
 from indexer.dense import DenseIndex
-from indexer.device import one_thread
 from indexer.exact import ExactIndex
 from indexer.index import NOTHING, Index, Neighbours
 from indexer.planner import NEIGHBOURS, Filtered, Point, Tuning
+from indexer.threads import one_thread
 
 # Vectors held out of the index while it is tuned, at most, and how many of them are asked under a filter.
 _HELD_OUT = 1_000

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from indexer.arrays import Array
 from indexer.batches import power_of_two
+from ranker.recent import RECENT, recent
 from ranker.scoring import Scorable
-from ranker.user_tower import RECENT, recent
 
 # Engagements of every list, filled up to a multiple of eight, by which a card's matrix units count: to attend over all
 # of them costs a card nothing that could be measured, and a shape for each length would.

@@ -1,16 +1,20 @@
 """The DNN as serving runs it, in NumPy: `Network.forward` with all that one list has in common done once."""
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple, Self, TypeAlias
 
 import numpy as np
 
-from indexer.arrays import Doubles, Floats
-from ranker.features import Context
-from ranker.network import Network
+from indexer.arrays import Array, Doubles, Floats
+from ranker.features import PLACE, Context
+from ranker.recent import recent
 from ranker.scoring import Scorable
-from ranker.user_tower import recent
 
+if TYPE_CHECKING:
+    from ranker.network import Network
+
+# A network's parameters by name.
+Weights: TypeAlias = Mapping[str, Array]
 _State: TypeAlias = Mapping[str, Doubles]
 
 
@@ -72,13 +76,20 @@ class CompiledNetwork:
     # What it runs on, for people.
     kind = "NumPy"
 
-    def __init__(self, network: Network) -> None:
-        state = {name: tensor.detach().cpu().double().numpy() for name, tensor in network.state_dict().items()}
+    def __init__(self, weights: Weights, place: int | None = PLACE) -> None:
+        """`place` is as in `Network`."""
+        state = {name: np.asarray(array, np.float64) for name, array in weights.items()}
         self._features, self._space = len(state["mean"]), state["age.weight"].shape[1]
         self._standard = _standard(state)
         self._attention = _attention(state)
-        self._dense = _dense(state, network.place)
-        self._place = None if network.place is None else _place(state, network.place)
+        self._dense = _dense(state, place)
+        self._place = None if place is None else _place(state, place)
+
+    @classmethod
+    def of(cls, network: "Network") -> Self:
+        """The trained module compiled."""
+        weights = {name: tensor.detach().cpu().numpy() for name, tensor in network.state_dict().items()}
+        return cls(weights, network.place)
 
     def logits(self, lists: Sequence[Scorable], space: Floats) -> Doubles:
         """Logits float64 of all candidates, list after list; `space` [products, d] as in `network_input`.

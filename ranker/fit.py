@@ -13,6 +13,7 @@ from ranker.config import RankerConfig
 from ranker.examples import Example, Slice
 from ranker.fusion import KINDS, Fusion, best_threshold, fit_alpha, fit_isotonic, fit_platt
 from ranker.model import Members, stacked_features
+from ranker.network import weights_of
 from ranker.significance import paired
 from ranker.stages import Say
 from ranker.train_network import fit_network, logits
@@ -48,7 +49,7 @@ def fit_members(
         _rows(fit)._replace(start=starts[0]), _rows(later)._replace(start=starts[1]), features.NAMES, config
     )
     unfitted = Fusion("weighted", 0.5, log_odds, {}, {})
-    unfused = Members(network, Trees.of(plain), Trees.of(stacked), Trees.of(residual), unfitted)
+    unfused = Members(weights_of(network), Trees.of(plain), Trees.of(stacked), Trees.of(residual), unfitted)
     return replace(unfused, fusion=_fit_fusion(unfused, slices, space, config, say))
 
 

@@ -1,13 +1,15 @@
 """Fusing the members' scores: calibrate each, then weigh them; alpha is found by gradient descent."""
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-import torch
 
 from indexer.arrays import Array, Doubles
 from ranker.metrics import gains
+
+if TYPE_CHECKING:
+    import torch
 
 KINDS = ("weighted", "stacking", "residual", "rank")
 # The constant of reciprocal-rank fusion (Cormack et al., SIGIR 2009).
@@ -104,6 +106,9 @@ def fit_alpha(
     Loss: softmax cross-entropy of each list against its normalised gains (ListNet, Cao et al., ICML 2007); a scale of
     the scores is fitted beside alpha, since the loss is not about their size.
     """
+    # Imported here, as scikit-learn is.
+    import torch
+
     z1, z2 = _padded(network, -1e4), _padded(trees, -1e4)
     worth = _padded([gains(each) for each in grades], 0.0)
     told = worth.sum(1) > 0
@@ -120,7 +125,9 @@ def fit_alpha(
     return float(torch.sigmoid(logit).item())
 
 
-def _padded(lists: Sequence[Doubles], fill: float) -> torch.Tensor:
+def _padded(lists: Sequence[Doubles], fill: float) -> "torch.Tensor":
+    import torch
+
     table = np.full((len(lists), max(map(len, lists), default=0)), fill)
     for i, values in enumerate(lists):
         table[i, : len(values)] = values

@@ -5,29 +5,31 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
-from safetensors.torch import load_file, save_file
+from safetensors.numpy import load_file, save_file
 
 from indexer.arrays import Doubles, Floats, Ints
 from indexer.config import IndexerConfig
-from indexer.device import choose
+from indexer.device import choose, on_cpu
 from indexer.errors import SnapshotError
 from indexer.snapshot import IndexSnapshot
 from indexer.store import Store, write_json
 from ranker import features
 from ranker.boosted import Trees
-from ranker.compiled_network import CompiledNetwork
+from ranker.compiled_network import CompiledNetwork, Weights
 from ranker.covisited import load_covisited
 from ranker.features import Catalogue
 from ranker.fusion import Fusion, Isotonic, Platt, by_rank
-from ranker.network import Network
-from ranker.network_choice import SharedNetwork, on_card
 from ranker.products import product_table
 from ranker.recall import Retrieval
 from ranker.scoring import Scorable
 from ranker.space import ProductSpace, load_space
+
+if TYPE_CHECKING:
+    from ranker.network import Network
+    from ranker.network_choice import SharedNetwork
 
 _NETWORK = "network.safetensors"
 _TREES = "trees.txt"
@@ -38,6 +40,9 @@ _SCHEMA = "schema.json"
 REPORT = "report"
 # The fusion of a model without members.
 UNRANKED = "none"
+
+# What scores with a network.
+Compiled: TypeAlias = "CompiledNetwork | SharedNetwork"
 
 
 class Scores(NamedTuple):
@@ -55,16 +60,16 @@ class Scores(NamedTuple):
 class Members:
     """What is fitted on the MEMBERS slice, and how it is fused.
 
-    `stacked` reads the network's logit as its last column; `residual` is added to the network's log-odds. `compile`
-    makes of the network what scores.
+    `weights` are the network's, `stacked` reads its logit as its last column; `residual` is added to its log-odds.
+    `compile` makes of the weights what scores.
     """
 
-    network: Network
+    weights: Weights
     trees: Trees
     stacked: Trees
     residual: Trees
     fusion: Fusion
-    compile: Callable[[Network], CompiledNetwork | SharedNetwork] = CompiledNetwork
+    compile: Callable[[Weights], Compiled] = CompiledNetwork
 
     def score(self, lists: Sequence[Scorable], space: Floats, *, skip_network: bool = False) -> list[Scores]:
         """Scores of several lists in one pass through each member; without the network where there is no time for it.
@@ -109,9 +114,17 @@ class Members:
         return self.trees.score(matrix)
 
     @cached_property
-    def compiled_network(self) -> CompiledNetwork | SharedNetwork:
+    def network(self) -> "Network":
+        """The network as PyTorch runs it, for training and to compare with."""
+        # Imported here: a server on the CPU starts more than a second earlier without PyTorch.
+        from ranker.network import network_of
+
+        return network_of(self.weights, features.PLACE)
+
+    @cached_property
+    def compiled_network(self) -> Compiled:
         """The network, ready to score; PyTorch on the CPU takes two to five times as long."""
-        return self.compile(self.network)
+        return self.compile(self.weights)
 
     def make_ready(self) -> None:
         """Lay out the network and the trees that will rank: the first request need not. Raises `SnapshotError`."""
@@ -128,7 +141,7 @@ class Members:
 
     def save(self, folder: Path) -> None:
         """Write the members, the fusion and the feature schema."""
-        save_file(self.network.state_dict(), folder / _NETWORK)
+        save_file(dict(self.weights), folder / _NETWORK)
         for trees, name in ((self.trees, _TREES), (self.stacked, _STACKED), (self.residual, _RESIDUAL)):
             trees.save(folder / name)
         write_json(folder / _FUSION, _plain(self.fusion))
@@ -178,9 +191,9 @@ def load_model(store: Store, name: str, snapshot: IndexSnapshot, config: Indexer
     folder = store.path("models", name)
     _check(manifest, name, snapshot)
     space = load_space(folder, manifest["space"], config)
-    recalled, device = manifest["recall"], choose(config.device)
-    compiled = partial(on_card, space=space.vectors, rows=recalled["candidates"], device=device)
-    members = None if manifest["fusion"] == UNRANKED else _load_members(folder, space, name, compiled)
+    recalled = manifest["recall"]
+    compiled = partial(_compiled, space=space.vectors, rows=recalled["candidates"], wanted=config.device)
+    members = None if manifest["fusion"] == UNRANKED else _load_members(folder, name, compiled)
     covisited = load_covisited(folder)
     catalogue = Catalogue(product_table(snapshot), snapshot.lexical, space.vectors, covisited)
     retrieval = Retrieval(
@@ -197,14 +210,10 @@ def stored_report(store: Store, name: str) -> dict[str, Any] | None:
     return report
 
 
-def _load_members(
-    folder: Path, space: ProductSpace, name: str, compiled: Callable[[Network], CompiledNetwork | SharedNetwork]
-) -> Members:
+def _load_members(folder: Path, name: str, compiled: Callable[[Weights], Compiled]) -> Members:
     _check_schema(json.loads((folder / _SCHEMA).read_text()), name)
-    network = Network(len(features.NAMES), space.vectors.shape[1], features.PLACE)
-    network.load_state_dict(load_file(folder / _NETWORK))
     members = Members(
-        network.eval(),
+        load_file(folder / _NETWORK),
         Trees.load(folder / _TREES),
         Trees.load(folder / _STACKED),
         Trees.load(folder / _RESIDUAL),
@@ -213,6 +222,17 @@ def _load_members(
     )
     members.make_ready()
     return members
+
+
+def _compiled(weights: Weights, space: Floats, rows: int, wanted: str) -> Compiled:
+    """What scores lists of at most `rows` products of `space`, as a rule, on the device that is `wanted`."""
+    if on_cpu(wanted):
+        return CompiledNetwork(weights)
+    # Imported here, as PyTorch is.
+    from ranker.network import network_of
+    from ranker.network_choice import on_card
+
+    return on_card(network_of(weights, features.PLACE), space, rows, choose(wanted))
 
 
 def _check(manifest: Mapping[str, Any], name: str, snapshot: IndexSnapshot) -> None:

@@ -1,9 +1,16 @@
 """The DNN click model, forward only: target attention over the history, cross layers, and a multi-layer perceptron."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
+
+from indexer.arrays import Floats
+from ranker.compiled_network import Weights
+from ranker.recent import AGES, Recent, recent
+from ranker.scoring import Scorable
 
 
 class NetworkInput(NamedTuple):
@@ -40,7 +47,7 @@ class Network(nn.Module):
     Zhao et al., RecSys 2019): served rows are all at the first place, where it is the same for each.
     """
 
-    def __init__(self, features: int, space: int, place: int | None = None, ages: int = 12) -> None:
+    def __init__(self, features: int, space: int, place: int | None = None, ages: int = AGES) -> None:
         super().__init__()
         self.place = place
         self.seen = nn.Sequential(nn.Linear(1, 8), nn.ReLU(), nn.Linear(8, 1))
@@ -115,3 +122,35 @@ class Network(nn.Module):
         table = asked.new_zeros(len(x.history), int(counts.max()), asked.shape[1])
         table = table.index_put((x.request, place), asked)
         return self.attended(table, x.history, x.ages, x.present)[x.request, place]
+
+
+def network_input(lists: Sequence[Scorable], space: Floats) -> NetworkInput:
+    """The network's input for some requests; `space` [products, d] are the vectors of the product space."""
+    histories = [recent(item.context.history, item.context.now) for item in lists]
+    together = Recent(*(np.concatenate(parts) for parts in zip(*histories, strict=True)))
+    # The longest history decides the width: most requests need far fewer than the most the network takes.
+    width = max(int((together.rows >= 0).sum(1).max()), 1)
+    rows = together.rows[:, :width]
+    nothing = np.zeros(space.shape[1], np.float32)
+    queries = [nothing if (q := item.context.query_in_space) is None else q for item in lists]
+    return NetworkInput(
+        features=torch.from_numpy(np.concatenate([item.features for item in lists])),
+        candidates=torch.from_numpy(np.asarray(space[np.concatenate([item.rows for item in lists])])),
+        request=torch.from_numpy(np.repeat(np.arange(len(lists)), [len(item.rows) for item in lists])),
+        queries=torch.from_numpy(np.stack(queries)),
+        history=torch.from_numpy(np.asarray(space[np.maximum(rows, 0)])),
+        ages=torch.from_numpy(together.ages[:, :width]),
+        present=torch.from_numpy(rows >= 0),
+    )
+
+
+def weights_of(network: Network) -> Weights:
+    """The parameters of a network by name, as arrays."""
+    return {name: tensor.detach().cpu().numpy() for name, tensor in network.state_dict().items()}
+
+
+def network_of(weights: Weights, place: int | None) -> Network:
+    """The network of such parameters, ready to score."""
+    network = Network(len(weights["mean"]), weights["age.weight"].shape[1], place, len(weights["age.weight"]))
+    network.load_state_dict({name: torch.from_numpy(np.array(array)) for name, array in weights.items()})
+    return network.eval()

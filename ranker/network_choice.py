@@ -75,7 +75,7 @@ def on_card(network: Network, space: Floats, rows: int, device: torch.device) ->
 
     On the CPU that is NumPy, and where another process holds the card for several: each of them has a core for it.
     """
-    compiled = CompiledNetwork(network)
+    compiled = CompiledNetwork.of(network)
     if device.type == "cpu" or in_use() is not None:
         return compiled
     return placed(network, compiled, space, rows, torch.device(device.type, device.index or 0))

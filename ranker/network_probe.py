@@ -6,8 +6,8 @@ from indexer.arrays import Floats
 from ranker.features import FIRST_PLACE, Context
 from ranker.history import CLICK, History
 from ranker.network import Network
+from ranker.recent import RECENT
 from ranker.scoring import Scorable
-from ranker.user_tower import RECENT
 
 _NOW = 1_700_000_000.0
 # The first list is the usual request: a short history and a query.

@@ -5,8 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from safetensors.torch import load_file, save_file
+from safetensors.numpy import load_file, save_file
 
 from indexer.arrays import Floats, mapped
 from indexer.config import IndexerConfig
@@ -15,9 +14,9 @@ from indexer.index import Index
 from indexer.kinds import chosen_kind
 from indexer.text import query_key
 from indexer.tuning import filled
+from ranker.compiled_tower import CompiledTower
 from ranker.features import Context
 from ranker.history import EMPTY, History
-from ranker.user_tower import UserTower, in_space, user_vector
 
 _TOWER = "user_tower.safetensors"
 _PRODUCTS = "products.npy"
@@ -27,7 +26,7 @@ _PRODUCTS = "products.npy"
 class ProductSpace:
     """`vectors` float32 [products, space], `projection` float32 [space, title]; no tower where there was no log."""
 
-    tower: UserTower | None
+    tower: CompiledTower | None
     projection: Floats
     vectors: Floats
     index: Index
@@ -55,21 +54,21 @@ class ProductSpace:
     def _user_vector(self, history: History, now: float) -> Floats | None:
         if self.tower is None or not history.rows:
             return None
-        return user_vector(self.tower, self.vectors, history, now)
+        return self.tower.user_vector(self.vectors, history, now)
 
     def save(self, folder: Path) -> dict[str, object]:
         """Write user_tower.safetensors, products.npy and the index; returns the manifest's entry."""
-        tensors = {"projection": torch.from_numpy(np.array(self.projection))}
+        arrays = {"projection": np.ascontiguousarray(self.projection)}
         if self.tower is not None:
-            tensors |= {f"tower.{name}": tensor.contiguous() for name, tensor in self.tower.state_dict().items()}
-        save_file(tensors, folder / _TOWER)
+            arrays |= {f"tower.{name}": array for name, array in self.tower.weights.items()}
+        save_file(arrays, folder / _TOWER)
         np.save(folder / _PRODUCTS, self.vectors)
         self.index.save(folder)
         entry = {"index": self.index.kind, "space": int(self.projection.shape[0]), "tower": self.tower is not None}
         return entry | {"tuning": self.index.tuning.told()} if isinstance(self.index, DenseIndex) else entry
 
 
-def make_space(tower: UserTower | None, projection: Floats, vectors: Floats, config: IndexerConfig) -> ProductSpace:
+def make_space(tower: CompiledTower | None, projection: Floats, vectors: Floats, config: IndexerConfig) -> ProductSpace:
     """The space over `vectors`, indexed as the titles are."""
     index, _ = filled(chosen_kind(config, *vectors.shape), vectors, config)
     return ProductSpace(tower, projection, vectors, index)
@@ -77,13 +76,24 @@ def make_space(tower: UserTower | None, projection: Floats, vectors: Floats, con
 
 def load_space(folder: Path, entry: dict[str, Any], config: IndexerConfig) -> ProductSpace:
     """Open what `ProductSpace.save` wrote."""
-    tensors = load_file(folder / _TOWER)
-    projection = tensors.pop("projection")
-    tower = None
-    if entry["tower"]:
-        tower = UserTower(projection.shape[1], projection.shape[0])
-        tower.load_state_dict({name.removeprefix("tower."): tensor for name, tensor in tensors.items()})
-        tower.eval()
+    arrays = load_file(folder / _TOWER)
+    projection = arrays.pop("projection")
+    weights = {name.removeprefix("tower."): array for name, array in arrays.items()}
+    tower = CompiledTower(weights) if entry["tower"] else None
     vectors = mapped(folder / _PRODUCTS)
     index = open_index(entry["index"], folder, vectors, config, entry.get("tuning"))
-    return ProductSpace(tower, projection.numpy(), vectors, index)
+    return ProductSpace(tower, projection, vectors, index)
+
+
+def in_space(projection: Floats, vector: Floats) -> Floats:
+    """A title or query vector [title] as a unit vector [space]; `projection` is the tower's weight [space, title]."""
+    projected = projection @ vector
+    return np.asarray(projected / max(float(np.linalg.norm(projected)), 1e-12), np.float32)
+
+
+def principal_projection(vectors: Floats, space: int) -> Floats:
+    """The projection [space, title] on the titles' principal axes: the product space of a shop without a log."""
+    sample = np.asarray(vectors[:20_000], np.float32)
+    axes = np.linalg.svd(sample, full_matrices=False)[2]
+    axes = axes[: min(space, len(axes))]
+    return np.asarray(np.pad(axes, ((0, space - len(axes)), (0, 0))), np.float32)

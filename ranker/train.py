@@ -12,12 +12,14 @@ import torch
 
 from indexer.canonical import EVENTS
 from indexer.config import IndexerConfig
-from indexer.device import choose, one_thread
+from indexer.device import choose
 from indexer.encoder import Encoder
 from indexer.errors import InputError
 from indexer.snapshot import IndexSnapshot
 from indexer.store import Store, write_json
+from indexer.threads import one_thread
 from ranker import evaluate, features, log
+from ranker.compiled_tower import CompiledTower
 from ranker.config import RankerConfig
 from ranker.covisited import fit_covisited
 from ranker.examples import Example, Slice, slice_of_query, slice_of_time, time_cuts
@@ -26,10 +28,9 @@ from ranker.log import Request, Sources
 from ranker.model import REPORT, UNRANKED, Members, Model
 from ranker.recall import kind_of
 from ranker.report import write_report
-from ranker.space import ProductSpace, make_space
+from ranker.space import ProductSpace, make_space, principal_projection
 from ranker.stages import Prepared, Say, fit_recall, make_stages, slice_examples, with_weights
 from ranker.train_tower import fit_tower
-from ranker.user_tower import principal_projection
 
 # Requests with a gain that a slice needs, below which its figures would be noise. Of so many events and judgments, one
 # should be of a product that is there.
@@ -233,7 +234,7 @@ def _fit_space(
     fitted = fit_tower(before, snapshot.vectors, config, device, say)
     if fitted is not None:
         tower, vectors = fitted
-        return make_space(tower, tower.project.weight.detach().numpy(), vectors, indexing)
+        return make_space(CompiledTower.of(tower), tower.project.weight.detach().numpy(), vectors, indexing)
     say("user tower: the log is too short, the product space is the titles' principal axes")
     projection = principal_projection(snapshot.vectors, config.space)
     projected = np.asarray(snapshot.vectors @ projection.T)

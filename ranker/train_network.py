@@ -14,9 +14,9 @@ from ranker.config import RankerConfig
 from ranker.examples import Example
 from ranker.features import PLACE
 from ranker.metrics import gains, ndcg
-from ranker.network import Network, NetworkInput
+from ranker.network import Network, NetworkInput, network_input
 from ranker.precision import mixed
-from ranker.scoring import Scorable, network_input
+from ranker.scoring import Scorable
 
 _REQUESTS = 32
 _RATE = 5e-4

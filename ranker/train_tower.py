@@ -13,7 +13,9 @@ from indexer.arrays import Floats
 from ranker.config import RankerConfig
 from ranker.history import DISLIKE, RETURN
 from ranker.precision import mixed
-from ranker.user_tower import RECENT, UserTower, age_buckets, principal_projection
+from ranker.recent import RECENT, age_buckets
+from ranker.space import principal_projection
+from ranker.user_tower import UserTower
 
 # Fewer histories with something after them than this teach nothing.
 FEWEST = 100

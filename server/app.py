@@ -24,9 +24,9 @@ from vitrine.v1 import (
     search_service_pb2_grpc,
 )
 
-from indexer.device import pin_to_one_thread
 from indexer.errors import SnapshotError, VitrineError
 from indexer.store import Store
+from indexer.threads import pin_to_one_thread
 from server import pipeline
 from server.admin_service import AdminService
 from server.batcher import Batcher

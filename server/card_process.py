@@ -16,10 +16,11 @@ import torch
 from indexer.arrays import mapped
 from indexer.card_encoder import CardEncoder
 from indexer.config import IndexerConfig
-from indexer.device import choose, pin_to_one_thread
+from indexer.device import choose
 from indexer.errors import VitrineError
 from indexer.placement import placed
 from indexer.store import Store
+from indexer.threads import pin_to_one_thread
 from indexer.wire import Line, Message, accepted, listening
 from server.card_work import Encodings, Searches, Work
 from server.config import Settings

@@ -1,7 +1,6 @@
 """Several server processes on one port, over one release that they map into memory, or one card, together."""
 
 import asyncio
-import ctypes
 import logging
 import multiprocessing
 import signal
@@ -15,6 +14,7 @@ from multiprocessing.context import SpawnContext, SpawnProcess
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from indexer.device import has_driver
 from indexer.errors import VitrineError
 from server.config import Settings
 
@@ -110,7 +110,7 @@ class _Card(NamedTuple):
 @contextmanager
 def _card(context: SpawnContext, settings: Settings, device: str | None) -> Iterator[_Card | None]:
     """That process, ready; None where no card is chosen. It is ended after those who use it."""
-    if device is None and (settings.indexer.device == "cpu" or not _has_driver()):
+    if device is None and (settings.indexer.device == "cpu" or not has_driver()):
         yield None
         return
     # Closed to other users, as the socket in it is by that.
@@ -143,15 +143,6 @@ def _ready(process: SpawnProcess, pipe: Connection) -> bool:
     if not chosen:
         process.join(_ENDING)
     return chosen
-
-
-def _has_driver() -> bool:
-    """Whether NVIDIA's driver can be loaded. Without it PyTorch, whose import takes two seconds, sees no card."""
-    try:
-        ctypes.CDLL("libcuda.so.1")
-    except OSError:
-        return False
-    return True
 
 
 def _hold(settings: Settings, address: str, parent: Connection, device: str | None) -> None:

@@ -15,12 +15,12 @@ import pytest
 from indexer.agreement import AGREEMENT
 from indexer.arrays import Doubles, Floats, Ints
 from indexer.config import IndexerConfig
-from indexer.device import one_thread
 from indexer.dumps.registry import write
 from indexer.encoder import Encoder, load_encoder
 from indexer.exact import ExactIndex
 from indexer.sample.shop import make_shop
 from indexer.store import Store
+from indexer.threads import one_thread
 from ranker.config import RankerConfig
 from ranker.journal import read_log
 from ranker.metrics import ndcg

@@ -167,6 +167,10 @@ def test_the_whole_path(server: Server) -> None:
             admin_service_pb2.GetStatusRequest(), timeout=10
         )
         assert (told.products, told.journal_sequence, told.vector_dimensions) == (300, 1, 384)
+    mapped = Path(f"/proc/{server.process.pid}/maps")
+    if mapped.exists():
+        # By now it has done all that a server does.
+        assert not {"libtorch", "lib_lightgbm"} & set(re.findall(r"libtorch|lib_lightgbm", mapped.read_text()))
     assert server.end() == 0
     assert "draining" in "".join(server.log)
     assert "Traceback" not in "".join(server.log)

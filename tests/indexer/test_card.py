@@ -12,9 +12,10 @@ from card_forms import CPU, FORMS, SMALL, Make, check, crowded, true_scores, uni
 
 from indexer import card, fallbacks
 from indexer.card import BATCH, CardIndex
-from indexer.card_masks import Masks
+from indexer.card_masks import packed
 from indexer.exact import ExactIndex
 from indexer.index import NOTHING
+from indexer.masks import Masks
 from indexer.owner import OneThread
 
 
@@ -156,9 +157,9 @@ def test_nothing_of_a_search_is_left_on_another_device(masked: int) -> None:
     index._device, index._owner = meta, OneThread(meta)
     index._table, index._full = index._table.to(meta), index._full.to(meta)
     known = Masks([np.arange(1_000) % 2 == 0, np.arange(1_000) % 3 == 0][: masked or 1], 1_000)
-    packed = known.packed(np.arange(len(known.number)), len(index._table), pinned=False)
-    assert packed is not None
-    kept = packed.on(meta).of(packed.which, 32) if masked else None
+    bits = packed(known, np.arange(len(known.number)), len(index._table), pinned=False)
+    assert bits is not None
+    kept = bits.on(meta).of(bits.which, 32) if masked else None
     for k in (5, 2_000):
         answer = index._owner.run(lambda k=k: index._best(torch.ones((32, 24), device=meta), k, k + 64, kept))
         assert [each.device for each in answer] == [meta] * 3

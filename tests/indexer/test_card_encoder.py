@@ -13,8 +13,8 @@ from indexer import card_encoder as module
 from indexer.agreement import Batch
 from indexer.captured import Captured, Work
 from indexer.card_encoder import LENGTH, TEXTS, CardEncoder
-from indexer.device import one_thread
 from indexer.owner import OneThread
+from indexer.threads import one_thread
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda:0")
 FILLER = 49

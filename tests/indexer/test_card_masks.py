@@ -3,7 +3,8 @@ import pytest
 import torch
 
 from indexer.arrays import Mask
-from indexer.card_masks import Masks
+from indexer.card_masks import packed
+from indexer.masks import Masks
 
 CPU = torch.device("cpu")
 
@@ -42,11 +43,11 @@ def test_queries_whose_mask_keeps_nothing_are_not_asked() -> None:
     assert list(Masks([], 10).parts(8, 8)) == []
 
 
-@pytest.mark.parametrize("packed", [False, True])
-def test_a_mask_may_come_packed(packed: bool) -> None:
+@pytest.mark.parametrize("given", [False, True])
+def test_a_mask_may_come_packed(given: bool) -> None:
     [mask] = drawn(1, 13)
-    known = Masks([np.packbits(mask, bitorder="little") if packed else mask, None], 13)
-    bits = known.packed(np.array([0]), 16, pinned=False)
+    known = Masks([np.packbits(mask, bitorder="little") if given else mask, None], 13)
+    bits = packed(known, np.array([0]), 16, pinned=False)
     assert bits is not None
     assert bits.bits.numpy()[0].tolist() == np.packbits(mask, bitorder="little").tolist()
     unpacked = known.unpacked(0)
@@ -66,14 +67,14 @@ def test_what_is_packed_hides_what_the_masks_leave_out(rows: int, places: list[i
     one, other = drawn(2, rows)
     masks = [one, other, None, other, None]
     known, padded = Masks(masks, rows), 128
-    packed = known.packed(np.array(places), padded, pinned=False)
+    bits = packed(known, np.array(places), padded, pinned=False)
     if places == [2]:
-        assert packed is None
+        assert bits is None
         return
-    assert packed is not None
-    assert packed.bits.shape == (len({id(masks[place]) for place in places}), padded // 8)
+    assert bits is not None
+    assert bits.bits.shape == (len({id(masks[place]) for place in places}), padded // 8)
     count = 8
-    kept = packed.on(CPU).of(packed.which[places], count)
+    kept = bits.on(CPU).of(bits.which[places], count)
     scores = torch.zeros((count, padded))
     # In two blocks, as a scan has them.
     for start, stop in ((0, 48), (48, padded)):

@@ -6,7 +6,8 @@ from mean_of_words import MeanOfWords, reference, tokeniser
 
 pytest.importorskip("openvino", reason="the compiled encoder is part of the cpu extra")
 
-from indexer.compiled import CompiledForward, converted, parted
+from indexer.compiled import CompiledForward, parted
+from indexer.traced import converted
 
 
 @pytest.fixture(scope="module", params=[True, False], ids=["token types", "no token types"])

@@ -2,12 +2,14 @@ import faiss
 import pytest
 import torch
 
-from indexer.device import choose, one_thread
+from indexer import device
+from indexer.device import choose, on_cpu
 from indexer.errors import ConfigError
+from indexer.threads import one_thread
 
 
 @pytest.mark.parametrize(
-    ("wanted", "cards", "device"),
+    ("wanted", "cards", "expected"),
     [
         ("auto", 0, "cpu"),
         ("auto", 2, "cuda:0"),
@@ -16,10 +18,10 @@ from indexer.errors import ConfigError
         ("cuda:1", 2, "cuda:1"),
     ],
 )
-def test_the_device_wanted(wanted: str, cards: int, device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_device_wanted(wanted: str, cards: int, expected: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: cards > 0)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: cards)
-    assert choose(wanted) == torch.device(device)
+    assert choose(wanted) == torch.device(expected)
 
 
 @pytest.mark.parametrize(("wanted", "cards"), [("cuda", 0), ("cuda:0", 0), ("cuda:2", 2)])
@@ -27,6 +29,19 @@ def test_a_card_that_is_not_there_is_refused(wanted: str, cards: int, monkeypatc
     monkeypatch.setattr(torch.cuda, "device_count", lambda: cards)
     with pytest.raises(ConfigError, match=f'"{wanted}": this machine shows {cards} CUDA cards. Use "auto" or "cpu"'):
         choose(wanted)
+
+
+@pytest.mark.parametrize("driver", [False, True])
+def test_the_cpu_is_known_without_pytorch_where_no_card_can_be_meant(
+    driver: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(device, "has_driver", lambda: driver)
+    # What is asked for by name is looked for, and missed with a reason.
+    assert {name: on_cpu(name) for name in ("cpu", "auto", "cuda:0")} == {
+        "cpu": True,
+        "auto": not driver,
+        "cuda:0": False,
+    }
 
 
 def test_one_thread_is_one_inside_and_given_back_after_an_error() -> None:

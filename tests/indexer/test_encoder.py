@@ -12,16 +12,15 @@ import pytest
 import torch
 from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
-from indexer import compiled as openvino_module
 from indexer import encoder as module
 from indexer.agreement import AGREEMENT, PROBE
 from indexer.arrays import Floats
 from indexer.backends import BACKENDS
 from indexer.batches import CPU
 from indexer.config import IndexerConfig
-from indexer.device import one_thread
 from indexer.encoder import Encoder, fingerprint, load_encoder, resolve
 from indexer.errors import ConfigError
+from indexer.threads import one_thread
 
 TEXTS = [
     "stainless steel water bottle 750 ml",
@@ -204,7 +203,7 @@ def test_a_compiler_that_raises_leaves_float32(
     def broken(*_: Any) -> Any:
         raise error("no such instruction")
 
-    monkeypatch.setattr(openvino_module, "converted", broken)
+    monkeypatch.setattr("indexer.traced.converted", broken)
     monkeypatch.setattr(module, "candidates", lambda _: [BACKENDS["openvino-float32"]])
     monkeypatch.setattr(
         module, "load_sentence_transformer", lambda *_: SimpleNamespace(tokenizer=None, max_seq_length=256)

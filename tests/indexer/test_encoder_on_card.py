@@ -15,10 +15,10 @@ from indexer.arrays import Floats
 from indexer.batches import CARD, CPU, Limits
 from indexer.card_encoder import CardEncoder
 from indexer.config import IndexerConfig
-from indexer.device import one_thread
 from indexer.encoder import Encoder, load_encoder, resolve
 from indexer.errors import ConfigError
 from indexer.owner import owner_of
+from indexer.threads import one_thread
 
 TEXTS = [
     "stainless steel water bottle 750 ml",
@@ -59,7 +59,7 @@ def card(exact_encoder: Encoder, monkeypatch: pytest.MonkeyPatch) -> Callable[..
         monkeypatch.setattr(module.Tokeniser, "of", lambda *_: exact_encoder.tokeniser)
         monkeypatch.setattr(module, "_torch_forward", lambda *_: words)
         monkeypatch.setattr(module, "candidates", lambda _: [])
-        monkeypatch.setattr(module, "CardEncoder", FoundCard)
+        monkeypatch.setattr("indexer.card_encoder.CardEncoder", FoundCard)
         monkeypatch.setattr(FoundCard, "make", staticmethod(make), raising=False)
 
     return found
@@ -69,6 +69,7 @@ class FoundCard:
     """In the place of `CardEncoder`: whatever `make` gives for a dtype."""
 
     make: Callable[[torch.dtype], Any]
+    owner = later = on_device = warm_up = object()
 
     def __init__(self, model: Any, tokeniser: Any, device: torch.device, dtype: torch.dtype, longest: int) -> None:
         assert (device, longest) == (torch.device("cuda:0"), 256)

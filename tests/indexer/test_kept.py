@@ -19,9 +19,9 @@ from indexer.agreement import probe_batches
 from indexer.arrays import Floats
 from indexer.choice import EXACT, Choice
 from indexer.config import IndexerConfig
-from indexer.device import one_thread
 from indexer.encoder import Encoder, load_encoder
 from indexer.kept import Kept, keep, open_kept, workshop
+from indexer.threads import one_thread
 
 CONFIG = IndexerConfig(device="cpu", threads=1, backend="openvino")
 

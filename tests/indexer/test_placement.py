@@ -50,14 +50,20 @@ def test_a_card_that_is_asked_for_and_not_there_is_refused(tmp_path: Path) -> No
 @pytest.mark.parametrize("kind", ["exact", "HNSW16", "IVF16,Flat"])
 def test_with_a_card_every_kind_is_opened_on_it(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     index = CardIndex(VECTORS, CPU)
-    monkeypatch.setattr(dense, "on_card", lambda *_: index)
+    opened_on(index, monkeypatch)
     # There is no dense.faiss to read.
     assert open_index(kind, tmp_path, VECTORS, IndexerConfig()) is index
 
 
+def opened_on(index: CardIndex, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have `open_index` find a card that holds `index`."""
+    monkeypatch.setattr(dense, "on_cpu", lambda _: False)
+    monkeypatch.setattr(placement, "on_card", lambda *_: index)
+
+
 def test_an_empty_index_on_a_card_is_an_index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     index = CardIndex(VECTORS[:0], CPU)
-    monkeypatch.setattr(dense, "on_card", lambda *_: index)
+    opened_on(index, monkeypatch)
     assert open_index("exact", tmp_path, VECTORS[:0], IndexerConfig()) is index
 
 

@@ -7,8 +7,8 @@ import torch
 from ranker.card_batch import Shape, batched, candidates_of
 from ranker.features import Context
 from ranker.history import CLICK, EMPTY, History
+from ranker.recent import RECENT, recent
 from ranker.scoring import Scorable
-from ranker.user_tower import RECENT, recent
 
 NOW = 1_000_000_000.0
 FEATURES, SPACE = 3, 4

@@ -14,10 +14,10 @@ from indexer.captured import Captured, Recorder
 from ranker import card_network
 from ranker.card_network import CardNetwork, graphs_of, lowered
 from ranker.metrics import ndcg
-from ranker.network import Network
+from ranker.network import Network, network_input
 from ranker.network_choice import AGREES
 from ranker.network_probe import probe
-from ranker.scoring import Scorable, network_input
+from ranker.scoring import Scorable
 
 FEATURES, SPACE, PRODUCTS = 11, 16, 300
 CPU = torch.device("cpu")

@@ -11,9 +11,9 @@ import torch
 from ranker.compiled_network import CompiledNetwork
 from ranker.features import Context
 from ranker.history import CLICK, EMPTY, VIEW, History
-from ranker.network import Network
-from ranker.scoring import Scorable, network_input
-from ranker.user_tower import RECENT
+from ranker.network import Network, network_input
+from ranker.recent import RECENT
+from ranker.scoring import Scorable
 
 NOW = 1_000_000_000.0
 FEATURES, SPACE, PRODUCTS = 11, 16, 300
@@ -62,7 +62,7 @@ def exact(network: Network, lists: Sequence[Scorable], space: np.ndarray) -> np.
 
 
 def check(network: Network, lists: Sequence[Scorable], space: np.ndarray) -> None:
-    out, expected = CompiledNetwork(network).logits(lists, space), exact(network, lists, space)
+    out, expected = CompiledNetwork.of(network).logits(lists, space), exact(network, lists, space)
     assert out.dtype == np.float64
     assert expected.std() > 0.3 or len(expected) < 10
     np.testing.assert_allclose(out, expected, rtol=1e-5, atol=1e-4)
@@ -87,7 +87,7 @@ def test_lists_of_all_kinds_in_one_batch(network: Network, space: np.ndarray) ->
     kinds = [(60, 0, False), (1, 80, True), (200, 12, False), (0, 3, True), (3, 0, True), (30, 50, True)]
     lists = [item(network, *kind) for kind in kinds]
     check(network, lists, space)
-    compiled = CompiledNetwork(network)
+    compiled = CompiledNetwork.of(network)
     alone = np.concatenate([compiled.logits([each], space) for each in lists])
     np.testing.assert_array_equal(compiled.logits(lists, space), alone)
 
@@ -99,14 +99,14 @@ def test_the_served_size(space: np.ndarray) -> None:
     features = rng.normal(size=(1_000, 75)).astype(np.float32)
     lists = [Scorable(Context(NOW, EMPTY), rng.integers(0, PRODUCTS, 1_000), features)]
     np.testing.assert_allclose(
-        CompiledNetwork(network).logits(lists, space), exact(network.eval(), lists, space), atol=1e-4
+        CompiledNetwork.of(network).logits(lists, space), exact(network.eval(), lists, space), atol=1e-4
     )
 
 
 def test_no_query_is_a_query_of_zeros(network: Network, space: np.ndarray) -> None:
     none = item(network, 30, 9, False)
     zeros = none._replace(context=none.context._replace(query_in_space=np.zeros(SPACE, np.float32)))
-    compiled = CompiledNetwork(network)
+    compiled = CompiledNetwork.of(network)
     np.testing.assert_allclose(compiled.logits([none], space), compiled.logits([zeros], space), atol=1e-4)
 
 
@@ -126,7 +126,7 @@ def test_a_mapped_space_will_do(network: Network, space: np.ndarray, tmp_path: P
     np.save(tmp_path / "products.npy", space)
     lists = [item(network, 30, 9, True)]
     mapped = np.load(tmp_path / "products.npy", mmap_mode="r")
-    compiled = CompiledNetwork(network)
+    compiled = CompiledNetwork.of(network)
     np.testing.assert_array_equal(compiled.logits(lists, mapped), compiled.logits(lists, space))
 
 
@@ -136,7 +136,7 @@ def test_what_it_is_given_stays_as_it_is(network: Network, space: np.ndarray) ->
     for array in (given.features, given.rows, given.context.query_in_space):
         array.setflags(write=False)
     state = {name: tensor.clone() for name, tensor in network.state_dict().items()}
-    compiled = CompiledNetwork(network)
+    compiled = CompiledNetwork.of(network)
     first = compiled.logits([given], space)
     np.testing.assert_array_equal(compiled.logits([given], space), first)
     for name, tensor in network.state_dict().items():
@@ -144,7 +144,7 @@ def test_what_it_is_given_stays_as_it_is(network: Network, space: np.ndarray) ->
 
 
 def test_several_threads_at_once(network: Network, space: np.ndarray) -> None:
-    compiled = CompiledNetwork(network)
+    compiled = CompiledNetwork.of(network)
     lists = [item(network, 20 + i, 3 * i, i % 2 == 0, i) for i in range(12)]
     expected = [compiled.logits([each], space) for each in lists]
     with ThreadPoolExecutor(4) as pool:

@@ -20,12 +20,12 @@ from ranker import features
 from ranker.behaviour import Behaviour
 from ranker.boosted import Trees
 from ranker.card_network import CardNetwork
-from ranker.compiled_network import CompiledNetwork
+from ranker.compiled_network import CompiledNetwork, Weights
 from ranker.fusion import KINDS, by_rank
 from ranker.history import CLICK, EMPTY, VIEW, History
 from ranker.log import Sources
 from ranker.model import Members, Model, load_model, stacked_features
-from ranker.network import Network
+from ranker.network import Network, network_of
 from ranker.network_choice import SharedNetwork
 from ranker.scoring import Scorable
 
@@ -70,27 +70,29 @@ def test_a_batch_scores_as_each_list_alone(shop: Any, lists: list[Scorable]) -> 
 
 def test_the_network_is_served_where_the_configuration_says(shop: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     assert type(shop.model.members.compiled_network) is CompiledNetwork
-    asked: list[dict[str, Any]] = []
+    asked: list[tuple[Any, ...]] = []
 
-    def placed(network: Network, **given: Any) -> CompiledNetwork:
+    def placed(network: Network, *given: Any) -> CompiledNetwork:
         asked.append(given)
-        return CompiledNetwork(network)
+        return CompiledNetwork.of(network)
 
-    monkeypatch.setattr("ranker.model.on_card", placed)
+    monkeypatch.setattr("ranker.network_choice.on_card", placed)
+    monkeypatch.setattr("ranker.model.on_cpu", lambda wanted: wanted != "cpu")
     monkeypatch.setattr("ranker.model.choose", lambda wanted: torch.device("cuda", 3) if wanted == "cpu" else None)
     model = shop.load(shop.model.id)
-    [given] = asked
-    assert given["space"] is model.space.vectors
-    assert (given["rows"], given["device"]) == (50, torch.device("cuda:3"))
+    [(space, rows, device)] = asked
+    assert space is model.space.vectors
+    assert (rows, device) == (50, torch.device("cuda:3"))
 
 
 def test_members_score_with_what_serves_their_network(shop: Any, lists: list[Scorable]) -> None:
     """All of the way that a card's logits take, on the CPU and in float32."""
     space = shop.model.space.vectors
 
-    def compiled(network: Network) -> SharedNetwork:
+    def compiled(weights: Weights) -> SharedNetwork:
+        network = network_of(weights, features.PLACE)
         card = CardNetwork(network, space, torch.device("cpu"), torch.float32, 50)
-        return SharedNetwork(card, CompiledNetwork(network), 1)
+        return SharedNetwork(card, CompiledNetwork.of(network), 1)
 
     pairs = zip(
         replace(shop.model.members, compile=compiled).score(lists, space),
@@ -232,7 +234,6 @@ def test_members_saved_twice_are_the_same_bytes(shop: Any, tmp_path: Path) -> No
 
 def test_a_loaded_network_is_not_in_training(shop: Any) -> None:
     assert not shop.model.members.network.training
-    assert not shop.model.space.tower.training
     assert not any(isinstance(m, torch.nn.Dropout) and m.training for m in shop.model.members.network.modules())
 
 

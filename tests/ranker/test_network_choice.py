@@ -89,7 +89,7 @@ class Setting:
                 return super().logits(lists, space)
 
         self._monkeypatch.setattr(network_choice, "CardNetwork", Card)
-        compiled = Compiled(self._network)
+        compiled = Compiled.of(self._network)
         return placed(self._network, compiled, self._space, ROWS, CPU, look, self.clock)
 
 
@@ -246,11 +246,11 @@ def test_a_follower_is_admitted_by_itself_while_its_predecessor_lives(setting: S
 
 
 def shared(network: Network, space: Floats, least: int) -> SharedNetwork:
-    return SharedNetwork(CardNetwork(network, space, CPU, torch.float16, ROWS), CompiledNetwork(network), least)
+    return SharedNetwork(CardNetwork(network, space, CPU, torch.float16, ROWS), CompiledNetwork.of(network), least)
 
 
 def test_fewer_lists_are_scored_in_numpy(network: Network, space: Floats, lists: list[Scorable]) -> None:
-    served, compiled = shared(network, space, 4), CompiledNetwork(network)
+    served, compiled = shared(network, space, 4), CompiledNetwork.of(network)
     np.testing.assert_array_equal(served.logits(lists[:3], space), compiled.logits(lists[:3], space))
     apart = np.abs(served.logits(lists[:4], space) - compiled.logits(lists[:4], space))
     assert 1e-5 < apart.max() < 0.01
@@ -259,7 +259,7 @@ def test_fewer_lists_are_scored_in_numpy(network: Network, space: Floats, lists:
 def test_vectors_of_another_space_are_scored_in_numpy(network: Network, space: Floats, lists: list[Scorable]) -> None:
     other = space[::-1].copy()
     out = shared(network, space, 1).logits(lists, other)
-    np.testing.assert_array_equal(out, CompiledNetwork(network).logits(lists, other))
+    np.testing.assert_array_equal(out, CompiledNetwork.of(network).logits(lists, other))
 
 
 @pytest.mark.parametrize(
@@ -280,7 +280,7 @@ def test_what_the_card_cannot_do_is_done_in_numpy_and_told_once(
             calls.append(len(lists))
             raise error
 
-    compiled, before = CompiledNetwork(network), fallbacks.counted().get("DNN", 0)
+    compiled, before = CompiledNetwork.of(network), fallbacks.counted().get("DNN", 0)
     served = SharedNetwork(Failing(network, space, CPU, torch.float32, ROWS), compiled, 1)
     with caplog.at_level(logging.WARNING):
         for _ in range(3):
@@ -297,7 +297,7 @@ def test_on_the_cpu_numpy_serves_alone(
     monkeypatch.setattr(network_choice, "placed", None)
     served = on_card(network, space, ROWS, CPU)
     assert type(served) is CompiledNetwork
-    np.testing.assert_array_equal(served.logits(lists, space), CompiledNetwork(network).logits(lists, space))
+    np.testing.assert_array_equal(served.logits(lists, space), CompiledNetwork.of(network).logits(lists, space))
 
 
 def test_a_worker_beside_a_card_process_leaves_the_card_alone(
@@ -325,5 +325,5 @@ def test_on_a_card_it_agrees_whatever_is_chosen(
         served = on_card(network, space, 300, torch.device("cuda:0"))
     assert not caplog.records
     lists = probe(network, space, SIZES[-1], 300, seed=2)
-    expected = CompiledNetwork(network).logits(lists, space)
+    expected = CompiledNetwork.of(network).logits(lists, space)
     np.testing.assert_allclose(served.logits(lists, space), expected, atol=0.01)

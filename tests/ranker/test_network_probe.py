@@ -5,7 +5,7 @@ import torch
 
 from ranker.network import Network
 from ranker.network_probe import probe
-from ranker.user_tower import RECENT
+from ranker.recent import RECENT
 
 FEATURES, SPACE = 5, 8
 

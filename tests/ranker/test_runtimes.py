@@ -21,7 +21,7 @@ forest = Forest.of(booster)
 index = faiss.index_factory(20, "HNSW16", faiss.METRIC_INNER_PRODUCT)
 index.add(rows)
 layer = torch.nn.Linear(20, 300)
-CompiledNetwork(Network(20, 8))
+CompiledNetwork.of(Network(20, 8))
 
 
 def scored(_):

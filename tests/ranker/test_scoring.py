@@ -6,9 +6,9 @@ import torch
 
 from ranker.features import Context
 from ranker.history import CLICK, EMPTY, VIEW, History
-from ranker.network import Network
-from ranker.scoring import Scorable, network_input
-from ranker.user_tower import RECENT
+from ranker.network import Network, network_input
+from ranker.recent import RECENT
+from ranker.scoring import Scorable
 
 NOW = 1_000_000.0
 FEATURES, SPACE = 3, 4

@@ -8,9 +8,10 @@ import torch
 
 from indexer.config import IndexerConfig
 from indexer.dense import DenseIndex
+from ranker.compiled_tower import CompiledTower
 from ranker.history import CLICK, EMPTY, VIEW, History
-from ranker.space import ProductSpace, load_space, make_space
-from ranker.user_tower import UserTower, in_space, user_vector
+from ranker.space import ProductSpace, in_space, load_space, make_space
+from ranker.user_tower import UserTower
 
 TITLE, SPACE = 12, 8
 HISTORY = History((3, 9), (VIEW, CLICK), (0.0, 50.0))
@@ -31,7 +32,7 @@ def tower() -> UserTower:
 def made(tower: UserTower | None, vectors: np.ndarray, kind: str = "auto") -> ProductSpace:
     projection = np.random.default_rng(1).normal(size=(SPACE, TITLE)).astype(np.float32)
     held = projection if tower is None else tower.project.weight.detach().numpy().copy()
-    return make_space(tower, held, vectors, IndexerConfig(index=kind))
+    return make_space(tower and CompiledTower.of(tower), held, vectors, IndexerConfig(index=kind))
 
 
 def test_context_of_a_query(tower: UserTower, vectors: np.ndarray) -> None:
@@ -46,7 +47,7 @@ def test_context_of_a_user(tower: UserTower, vectors: np.ndarray) -> None:
     context = made(tower, vectors).context(99.0, HISTORY)
     assert context.query_vector is context.query_in_space is None
     assert context.user_vector is not None
-    np.testing.assert_array_equal(context.user_vector, user_vector(tower, vectors, HISTORY, 99.0))
+    np.testing.assert_array_equal(context.user_vector, CompiledTower.of(tower).user_vector(vectors, HISTORY, 99.0))
 
 
 def test_without_a_tower_there_is_no_user_vector(vectors: np.ndarray) -> None:

@@ -7,10 +7,12 @@ import torch
 from scipy.stats import spearmanr
 
 from ranker import train_tower
+from ranker.compiled_tower import CompiledTower
 from ranker.config import RankerConfig
 from ranker.history import CLICK, PURCHASE, VIEW, History
+from ranker.recent import RECENT
 from ranker.train_tower import FEWEST, fit_tower
-from ranker.user_tower import RECENT, UserTower, user_vector
+from ranker.user_tower import UserTower
 
 CPU = torch.device("cpu")
 PRODUCTS = 100
@@ -52,7 +54,9 @@ def hit_rate(tower: UserTower, space: np.ndarray) -> float:
     found = []
     for start in range(PRODUCTS):
         walk = tuple((start + i) % PRODUCTS for i in range(6))
-        vector = user_vector(tower, space, History(walk, (VIEW,) * 6, tuple(DAY * i for i in range(6))), 6 * DAY)
+        vector = CompiledTower.of(tower).user_vector(
+            space, History(walk, (VIEW,) * 6, tuple(DAY * i for i in range(6))), 6 * DAY
+        )
         found.append((start + 6) % PRODUCTS in np.argsort(-(space @ vector))[:10])
     return float(np.mean(found))
 
@@ -129,7 +133,10 @@ def agreement_with_popularity(titles: np.ndarray) -> float:
     fitted = fit_tower(log, titles, RankerConfig(space=16, tower_epochs=20), CPU, lambda _: None)
     assert fitted is not None
     tower, space = fitted
-    vectors = [user_vector(tower, space, History((row,), (CLICK,), (0.0,)), DAY) for row in range(0, PRODUCTS, 5)]
+    vectors = [
+        CompiledTower.of(tower).user_vector(space, History((row,), (CLICK,), (0.0,)), DAY)
+        for row in range(0, PRODUCTS, 5)
+    ]
     return float(np.mean([spearmanr(space @ vector, chances).statistic for vector in vectors]))
 
 

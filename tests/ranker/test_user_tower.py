@@ -4,16 +4,11 @@ import numpy as np
 import pytest
 import torch
 
+from ranker.compiled_tower import CompiledTower
 from ranker.history import CLICK, EMPTY, PURCHASE, VIEW, History
-from ranker.user_tower import (
-    RECENT,
-    UserTower,
-    age_buckets,
-    in_space,
-    principal_projection,
-    recent,
-    user_vector,
-)
+from ranker.recent import RECENT, age_buckets, recent
+from ranker.space import in_space, principal_projection
+from ranker.user_tower import UserTower
 
 DAY = 86_400.0
 TITLE, SPACE = 12, 8
@@ -32,6 +27,10 @@ def tower() -> UserTower:
 def space() -> np.ndarray:
     vectors = np.random.default_rng(0).normal(size=(30, SPACE)).astype(np.float32)
     return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+def served(tower: UserTower, space: np.ndarray, history: History, now: float) -> np.ndarray:
+    return CompiledTower.of(tower).user_vector(space, history, now)
 
 
 def test_recent_keeps_the_newest_and_pads_at_the_end() -> None:
@@ -53,7 +52,7 @@ def test_age_buckets_double() -> None:
 def test_user_vector_is_a_unit_vector(tower: UserTower, space: np.ndarray) -> None:
     for length in (1, 3, 80):
         history = History(tuple(i % 30 for i in range(length)), (VIEW,) * length, tuple(map(float, range(length))))
-        vector = user_vector(tower, space, history, 100.0)
+        vector = served(tower, space, history, 100.0)
         assert vector.shape == (SPACE,)
         assert vector.dtype == np.float32
         assert np.linalg.norm(vector) == pytest.approx(1.0, abs=1e-5)
@@ -64,7 +63,7 @@ def test_padding_does_not_matter(tower: UserTower, space: np.ndarray) -> None:
     rows, ages, kinds = recent(history, 3 * DAY)
     with torch.inference_mode():
         padded = tower(*(torch.from_numpy(part) for part in (space[rows], ages, kinds, rows >= 0)))
-    np.testing.assert_allclose(padded[0].numpy(), user_vector(tower, space, history, 3 * DAY), atol=1e-5)
+    np.testing.assert_allclose(padded[0].numpy(), served(tower, space, history, 3 * DAY), atol=1e-5)
 
 
 def test_users_of_a_batch_do_not_see_each_other(tower: UserTower, space: np.ndarray) -> None:
@@ -74,14 +73,14 @@ def test_users_of_a_batch_do_not_see_each_other(tower: UserTower, space: np.ndar
     with torch.inference_mode():
         together = tower(*(torch.from_numpy(part) for part in (space[rows], ages, kinds, rows >= 0))).numpy()
     for vector, history in zip(together, histories, strict=True):
-        np.testing.assert_allclose(vector, user_vector(tower, space, history, DAY), atol=1e-5)
+        np.testing.assert_allclose(vector, served(tower, space, history, DAY), atol=1e-5)
 
 
 def test_ages_and_kinds_bear_on_the_vector(tower: UserTower, space: np.ndarray) -> None:
     history = History((3, 9), (VIEW, VIEW), (0.0, DAY))
-    plain = user_vector(tower, space, history, DAY)
-    assert not np.allclose(plain, user_vector(tower, space, history, 300 * DAY), atol=1e-4)
-    assert not np.allclose(plain, user_vector(tower, space, history._replace(kinds=(VIEW, PURCHASE)), DAY), atol=1e-4)
+    plain = served(tower, space, history, DAY)
+    assert not np.allclose(plain, served(tower, space, history, 300 * DAY), atol=1e-4)
+    assert not np.allclose(plain, served(tower, space, history._replace(kinds=(VIEW, PURCHASE)), DAY), atol=1e-4)
 
 
 def test_products_are_unit_vectors_and_a_new_one_is_its_title(tower: UserTower) -> None:

@@ -15,10 +15,10 @@ from harness import Trained, hash_encoder, last_time, make_trained
 
 from indexer.canonical import Dump
 from indexer.config import IndexerConfig
-from indexer.device import one_thread
 from indexer.dumps.registry import FORMATS
 from indexer.encoder import load_encoder
 from indexer.sample.shop import make_shop
+from indexer.threads import one_thread
 from ranker import features
 from ranker.behaviour import Behaviour
 from ranker.covisited import fit_covisited

@@ -104,10 +104,10 @@ def configured(folder: Path, device: str) -> Settings:
 def test_without_a_card_or_a_driver_no_process_holds_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(workers, "_hold", None)
     context = multiprocessing.get_context("spawn")
-    monkeypatch.setattr(workers, "_has_driver", lambda: True)
+    monkeypatch.setattr(workers, "has_driver", lambda: True)
     with workers._card(context, configured(tmp_path, "cpu"), None) as card:
         assert card is None
-    monkeypatch.setattr(workers, "_has_driver", lambda: False)
+    monkeypatch.setattr(workers, "has_driver", lambda: False)
     with workers._card(context, configured(tmp_path, "auto"), None) as card:
         assert card is None
 
@@ -115,7 +115,7 @@ def test_without_a_card_or_a_driver_no_process_holds_one(tmp_path: Path, monkeyp
 def test_where_pytorch_sees_no_card_its_process_says_so_and_ends(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(workers, "_has_driver", lambda: True)
+    monkeypatch.setattr(workers, "has_driver", lambda: True)
     context = multiprocessing.get_context("spawn")
     with workers._card(context, configured(tmp_path, "auto"), None) as card:
         assert card is None
@@ -123,7 +123,7 @@ def test_where_pytorch_sees_no_card_its_process_says_so_and_ends(
 
 
 def test_a_card_that_is_asked_for_and_not_there_ends_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(workers, "_has_driver", lambda: True)
+    monkeypatch.setattr(workers, "has_driver", lambda: True)
     with pytest.raises(VitrineError, match=r"^card ended by itself with code 2; the others were stopped"):
         workers.run(settings(tmp_path).model_copy(update={"indexer": configured(tmp_path, "cuda:7").indexer}))
     assert multiprocessing.active_children() == []
