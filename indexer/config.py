@@ -5,8 +5,6 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from indexer.canonical import PRODUCTS
-
 
 class Table(BaseModel):
     """A frozen table of the configuration that refuses unknown keys."""
@@ -64,6 +62,9 @@ class IndexerConfig(Table):
     @field_validator("columns")
     @classmethod
     def _canonical(cls, columns: dict[str, str]) -> dict[str, str]:
+        # Imported here: it brings Polars, for which a server would wait twice, in its parent process too.
+        from indexer.canonical import PRODUCTS
+
         if unknown := sorted(set(columns) - set(PRODUCTS)):
             raise ValueError(f"{', '.join(unknown)} is not one of the canonical columns {', '.join(PRODUCTS)}")
         return columns

@@ -8,8 +8,6 @@ from collections.abc import Callable, Mapping
 import typer
 
 from indexer.errors import VitrineError
-from server import client
-from server.serve import serve
 
 
 def main() -> None:
@@ -29,13 +27,17 @@ def main() -> None:
 
 def _app(words: list[str]) -> typer.Typer:
     """The command line for `words`, without what it does not need: importing PyTorch takes longer than an answer."""
-    if words and words[0] in client.COMMANDS:
-        return _alone(client.COMMANDS)
     if words and words[0] == "serve":
         # FAISS, LightGBM, PyTorch and BLAS each bring an OpenMP pool; for one small request after the other they would
         # fight for the same cores. The runtimes read this when they are loaded, so it comes before their import.
         os.environ.setdefault("OMP_NUM_THREADS", "1")
+        from server.serve import serve
+
         return _alone({"serve": serve})
+    from server import client
+
+    if words and words[0] in client.COMMANDS:
+        return _alone(client.COMMANDS)
     from server.cli import app
 
     return app
