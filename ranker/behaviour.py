@@ -23,8 +23,8 @@ from ranker.history import (
 _DAY = 86_400.0
 # Mean lifetimes of an engagement in the popularity counters, in days.
 LIFETIMES = (3.0, 10.0, 30.0, 120.0)
-# The lifetime by which products are called popular.
-MONTH = LIFETIMES.index(30.0)
+# The lifetimes by which products are called popular, and trending.
+MONTH, LATELY = LIFETIMES.index(30.0), LIFETIMES.index(3.0)
 _WEIGHTS = {VIEW: 0.2, CLICK: 1.0, ADD_TO_CART: 2.0, PURCHASE: 4.0, RATING: 4.0}
 _LIFETIME_SECONDS = np.array(LIFETIMES) * _DAY
 # Distinct queries whose engagements are remembered; the first come stay.
@@ -56,6 +56,10 @@ class Behaviour:
         self.total_likes = self.total_dislikes = 0
         self.queries: dict[str, dict[int, float]] = {}
         self.last_time = -math.inf
+        # How often something was folded in, and the orders that were asked for, each with the count it was made at:
+        # between two events everybody is told the same.
+        self._folded = 0
+        self._orders: dict[tuple[int, int], tuple[int, Ints]] = {}
 
     def apply(self, event: Engagement) -> None:
         """Fold one engagement in."""
@@ -63,6 +67,8 @@ class Behaviour:
             self.first_time[event.row] = min(self.first_time[event.row], event.time)
             stamps = math.log(weight) + event.time / _LIFETIME_SECONDS
             self.counts[:, event.row] = np.logaddexp(self.counts[:, event.row], stamps)
+            # Last, so that what is read meanwhile does not count as new.
+            self._folded += 1
 
     def apply_all(self, events: Iterable[Engagement]) -> None:
         """Fold engagements in, one after the other; to the last bit what `apply` makes of them, in half the time."""
@@ -76,6 +82,7 @@ class Behaviour:
         np.minimum.at(self.first_time, rows, times)
         for counts, lifetime in zip(self.counts, _LIFETIME_SECONDS, strict=True):
             np.logaddexp.at(counts, rows, logs + times / lifetime)
+        self._folded += 1
 
     def _noted(self, event: Engagement) -> float | None:
         """Fold in all but the popularity of the product; returns what the engagement counts there, None for nothing."""
@@ -120,9 +127,20 @@ class Behaviour:
         ages = now / _LIFETIME_SECONDS[:, None]
         return np.asarray(np.logaddexp(0.0, self.counts[:, rows] - ages), np.float64)
 
-    def most_popular(self, k: int, mask: Mask | None = None) -> Ints:
-        """At most k rows that were engaged with at all, most popular over a month first."""
-        counts = self.counts[MONTH]
+    def most_popular(self, k: int, mask: Mask | None = None, lifetime: int = MONTH) -> Ints:
+        """At most k rows that were engaged with at all, most popular first; `lifetime` is a place of LIFETIMES."""
+        if mask is not None:
+            return self._ordered(k, mask, lifetime)
+        folded = self._folded
+        made_at, rows = self._orders.get((k, lifetime), (-1, None))
+        if rows is None or made_at != folded:
+            rows = self._ordered(k, None, lifetime)
+            rows.setflags(write=False)
+            self._orders[k, lifetime] = folded, rows
+        return rows
+
+    def _ordered(self, k: int, mask: Mask | None, lifetime: int) -> Ints:
+        counts = self.counts[lifetime]
         rows = np.flatnonzero(np.isfinite(counts) if mask is None else np.isfinite(counts) & mask)
         if len(rows) > k:
             rows = rows[np.argpartition(-counts[rows], k - 1)[:k]]

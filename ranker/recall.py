@@ -8,7 +8,7 @@ import numpy as np
 from indexer.arrays import Doubles, Floats, Ints, Mask
 from indexer.index import NOTHING, Index
 from indexer.lexical import LexicalIndex
-from ranker.behaviour import MONTH, Behaviour
+from ranker.behaviour import LATELY, MONTH, Behaviour
 from ranker.covisited import Covisited
 from ranker.features import Context
 from ranker.history import History
@@ -121,15 +121,16 @@ def for_query(
 
 
 def for_user(covisited: Covisited, behaviour: Behaviour, context: Context, k: int, mask: Mask | None) -> list[Channel]:
-    """The channels of a user beside its vector's: visited together with the history, the history itself, and popular.
+    """The channels of a user beside its vector's: visited together with the history, the history itself, and for all.
 
-    For a stranger only what is popular is left.
+    For a stranger only what is popular and what is trending is left.
     """
     channels = []
     if context.history.rows:
         channels.append(for_neighbours(covisited, context.history, k, mask))
         channels.append(for_history(context.history, k, mask))
-    return [*channels, for_everyone(behaviour, context.now, k, mask)]
+    popular = for_everyone(behaviour, context.now, k, mask, "popular", MONTH)
+    return [*channels, popular, for_everyone(behaviour, context.now, k, mask, "trending", LATELY)]
 
 
 def for_vectors(
@@ -166,10 +167,10 @@ def for_history(history: History, k: int, mask: Mask | None) -> Channel:
     return Channel("history", rows[order][:k], counts[order][:k].astype(np.float64))
 
 
-def for_everyone(behaviour: Behaviour, now: float, k: int, mask: Mask | None) -> Channel:
-    """The most popular products."""
-    rows = behaviour.most_popular(k, mask)
-    return Channel("popular", rows, behaviour.popularity(rows, now)[MONTH])
+def for_everyone(behaviour: Behaviour, now: float, k: int, mask: Mask | None, name: str, lifetime: int) -> Channel:
+    """The most popular products, by the counts of one of `behaviour.LIFETIMES`."""
+    rows = behaviour.most_popular(k, mask, lifetime)
+    return Channel(name, rows, behaviour.popularity(rows, now)[lifetime])
 
 
 def fuse(channels: Sequence[Channel], k: int, weights: Weights | None = None, kind: str = "user") -> Candidates:

@@ -1,12 +1,13 @@
 """Popularity as the sum it stands for, and the folding of everybody's events."""
 
 from math import exp, log
+from typing import Any
 
 import numpy as np
 import pytest
 
 from ranker import behaviour as module
-from ranker.behaviour import LIFETIMES, MONTH, Behaviour
+from ranker.behaviour import LATELY, LIFETIMES, MONTH, Behaviour
 from ranker.history import ADD_TO_CART, CLICK, DISLIKE, EMPTY, PURCHASE, RATING, RETURN, VIEW, Engagement
 
 DAY = 86_400.0
@@ -89,6 +90,39 @@ def test_most_popular_goes_by_the_month() -> None:
     # 3 exp(-20 / 10) < 1, but 3 exp(-20 / 30) > 1.
     assert np.argmax(behaviour.popularity(np.arange(5), NOW)[MONTH - 1]) == 1
     assert behaviour.most_popular(1).tolist() == [0]
+
+
+def test_an_event_changes_the_next_order() -> None:
+    behaviour = heard(Engagement("u", 1, CLICK, NOW))
+    orders = [behaviour.most_popular(5).tolist()]
+    assert behaviour.most_popular(5).tolist() == orders[0]
+    behaviour.apply(Engagement("u", 3, PURCHASE, NOW))
+    orders.append(behaviour.most_popular(5).tolist())
+    behaviour.apply_all([Engagement("u", 2, PURCHASE, NOW)] * 2)
+    orders += [behaviour.most_popular(5).tolist(), behaviour.most_popular(1).tolist()]
+    assert orders == [[1], [3, 1], [2, 3, 1], [2]]
+
+
+def test_an_order_read_while_an_event_is_folded_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    behaviour = heard(Engagement("u", 1, CLICK, NOW))
+    ordered = Behaviour._ordered
+
+    def overtaken(self: Behaviour, *given: Any) -> Any:
+        rows = ordered(self, *given)
+        monkeypatch.setattr(Behaviour, "_ordered", ordered)
+        self.apply(Engagement("u", 3, PURCHASE, NOW))
+        return rows
+
+    monkeypatch.setattr(Behaviour, "_ordered", overtaken)
+    assert behaviour.most_popular(5).tolist() == [1]
+    assert behaviour.most_popular(5).tolist() == [3, 1]
+
+
+def test_trending_goes_by_days() -> None:
+    behaviour = heard(*[Engagement("u", 0, CLICK, NOW - 10 * DAY)] * 3, Engagement("u", 1, CLICK, NOW))
+    assert LIFETIMES[LATELY] == 3.0
+    assert behaviour.most_popular(2).tolist() == [0, 1]
+    assert behaviour.most_popular(2, lifetime=LATELY).tolist() == [1, 0]
 
 
 def test_equally_popular_in_order_of_rows() -> None:
@@ -174,4 +208,6 @@ def test_folding_many_is_folding_each_to_the_last_bit(seed: int) -> None:
     for event in events:
         one_by_one.apply(event)
     for name, value in vars(one_by_one).items():
+        if name == "_folded":
+            continue
         np.testing.assert_array_equal(getattr(together, name), value, err_msg=name)

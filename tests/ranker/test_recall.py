@@ -11,7 +11,7 @@ from indexer.exact import ExactIndex
 from indexer.index import Neighbours
 from indexer.lexical import LexicalIndex
 from ranker import recall
-from ranker.behaviour import MONTH, Behaviour
+from ranker.behaviour import LATELY, MONTH, Behaviour
 from ranker.covisited import Covisited, fit_covisited
 from ranker.features import Context
 from ranker.history import CLICK, EMPTY, PURCHASE, Engagement, History
@@ -146,11 +146,19 @@ def test_history_channel_most_often_then_latest() -> None:
     assert recall.for_history(EMPTY, 2, None).rows.tolist() == []
 
 
-def test_popular_channel(behaviour: Behaviour) -> None:
-    found = recall.for_everyone(behaviour, NOW, 3, None)
-    assert found.rows.tolist() == [0, 1, 2]
-    np.testing.assert_allclose(found.scores, behaviour.popularity(np.array([0, 1, 2]), NOW)[MONTH])
-    assert recall.for_everyone(behaviour, NOW, 3, ODD).rows.tolist() == [1, 3, 5]
+def test_popular_and_trending_differ_by_how_long_they_remember(covisited: Covisited) -> None:
+    day = 86_400.0
+    behaviour = Behaviour(20)
+    behaviour.apply_all(Engagement("u", 7, CLICK, NOW - 10 * day) for _ in range(5))
+    behaviour.apply_all(Engagement("u", row, CLICK, NOW - row) for row in (3, 5))
+    popular, trending = recall.for_user(covisited, behaviour, Context(NOW, EMPTY), 2, None)
+    assert names([popular, trending]) == ["popular", "trending"]
+    assert (popular.rows.tolist(), trending.rows.tolist()) == ([7, 3], [3, 5])
+    for channel, lifetime in ((popular, MONTH), (trending, LATELY)):
+        np.testing.assert_allclose(channel.scores, behaviour.popularity(channel.rows, NOW)[lifetime])
+    masked = recall.for_everyone(behaviour, NOW, 3, ODD, "popular", MONTH)
+    assert masked.rows.tolist() == [7, 3, 5]
+    assert recall.for_everyone(behaviour, NOW, 3, ~ODD, "popular", MONTH).rows.tolist() == []
 
 
 def test_neighbours_channel_leaves_the_history_out(covisited: Covisited) -> None:
@@ -203,18 +211,18 @@ def test_user_candidates_come_from_all_channels(retrieval: Retrieval, index: Exa
     # The user's vector is looked up among the products, whose vectors are the titles' turned about.
     context = Context(NOW, history, user_vector=-index.vectors[12])
     found = retrieval.recall(context, behaviour)
-    assert names(found.channels) == ["user", "covisited", "history", "popular"]
-    assert [each.rows[0] for each in found.channels] == [12, 16, 15, 0]
+    assert names(found.channels) == ["user", "covisited", "history", "popular", "trending"]
+    assert [each.rows[0] for each in found.channels] == [12, 16, 15, 0, 0]
     assert len(found.rows) == 6
     assert set(found.rows.tolist()) < {int(row) for each in found.channels for row in each.rows}
     assert (np.diff(found.scores) <= 0).all()
     without = retrieval.channels(context._replace(user_vector=None), behaviour)
-    assert names(without) == ["covisited", "history", "popular"]
+    assert names(without) == ["covisited", "history", "popular", "trending"]
 
 
 def test_stranger_gets_the_popular(retrieval: Retrieval, behaviour: Behaviour) -> None:
     found = retrieval._replace(candidates=8).recall(Context(NOW, EMPTY), behaviour)
-    assert names(found.channels) == ["popular"]
+    assert names(found.channels) == ["popular", "trending"]
     assert found.rows.tolist() == [0, 1, 2, 3, 4, 5, 6, 7]
 
 
@@ -237,7 +245,7 @@ def test_every_channel_respects_the_mask(
         assert mask[each.rows].all(), each.name
         assert len(each.rows) == len(each.scores) <= retrieval.candidates
         # As many as the mask leaves, where the channel knows something of every product.
-        if each.name in ("dense", "user", "popular", "engaged"):
+        if each.name in ("dense", "user", "popular", "trending", "engaged"):
             assert len(each.rows) == min(mask.sum(), retrieval.candidates), each.name
     assert mask[retrieval.recall(context, behaviour, mask).rows].all()
 

@@ -10,7 +10,7 @@ def test_a_known_user(server: Running) -> None:
         answer = server.recommend(RecommendRequest(user_id=user, page_size=50))
         assert answer.fallback == Fallback.NONE
         assert len(set(ids(answer))) == 50
-        assert all(channels(hit) <= {"USER", "COVISITED", "HISTORY", "POPULAR"} for hit in answer.hits)
+        assert all(channels(hit) <= {"USER", "COVISITED", "HISTORY", "POPULAR", "TRENDING"} for hit in answer.hits)
         assert {"USER", "COVISITED", "HISTORY"} <= set().union(*(channels(hit) for hit in answer.hits))
         assert all(hit.member_scores.HasField("network") for hit in answer.hits)
         assert answer.info.attribution_token
@@ -23,7 +23,8 @@ def test_a_stranger_gets_what_is_popular(server: Running) -> None:
         answer = server.recommend(request)
         assert answer.fallback == Fallback.POPULAR
         assert len(answer.hits) == 24
-        assert all(channels(hit) == {"POPULAR"} for hit in answer.hits)
+        assert all(channels(hit) <= {"POPULAR", "TRENDING"} for hit in answer.hits)
+        assert {"POPULAR", "TRENDING"} == set().union(*(channels(hit) for hit in answer.hits))
 
 
 def test_recent_products_speak_for_a_stranger(server: Running) -> None:

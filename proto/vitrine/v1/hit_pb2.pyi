@@ -38,6 +38,7 @@ class RecallSource(_message.Message):
         LEXICAL: _ClassVar[RecallSource.Channel]
         ENGAGED: _ClassVar[RecallSource.Channel]
         COVISITED: _ClassVar[RecallSource.Channel]
+        TRENDING: _ClassVar[RecallSource.Channel]
     CHANNEL_UNSPECIFIED: RecallSource.Channel
     DENSE: RecallSource.Channel
     USER: RecallSource.Channel
@@ -47,6 +48,7 @@ class RecallSource(_message.Message):
     LEXICAL: RecallSource.Channel
     ENGAGED: RecallSource.Channel
     COVISITED: RecallSource.Channel
+    TRENDING: RecallSource.Channel
     CHANNEL_FIELD_NUMBER: _ClassVar[int]
     RANK_FIELD_NUMBER: _ClassVar[int]
     SCORE_FIELD_NUMBER: _ClassVar[int]
