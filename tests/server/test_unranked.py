@@ -79,7 +79,7 @@ def test_the_first_events_change_the_next_answers(
     assert "ENGAGED" in channels(after.hits[0])
     mine = server.recommend(RecommendRequest(user_id="ann"))
     assert (ids(mine), mine.fallback, stages(mine)) == ([before[9]], Fallback.NONE, ["score"])
-    assert channels(mine.hits[0]) == {"HISTORY", "POPULAR"}
+    assert channels(mine.hits[0]) == {"HISTORY", "POPULAR", "TRENDING"}
     stranger = server.recommend(RecommendRequest(user_id="bob"))
     assert (ids(stranger), stranger.fallback, stages(stranger)) == ([before[9]], Fallback.POPULAR, ["score"])
     for _ in range(3):
