@@ -1,6 +1,7 @@
 """The one place where a device is chosen."""
 
 import ctypes
+import sys
 from typing import TYPE_CHECKING
 
 from indexer.errors import ConfigError
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 def has_driver() -> bool:
     """Whether NVIDIA's driver can be loaded. Without it PyTorch sees no card."""
     try:
-        ctypes.CDLL("libcuda.so.1")
+        ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
     except OSError:
         return False
     return True

@@ -44,6 +44,23 @@ def test_the_cpu_is_known_without_pytorch_where_no_card_can_be_meant(
     }
 
 
+@pytest.mark.parametrize(("platform", "library"), [("linux", "libcuda.so.1"), ("win32", "nvcuda.dll")])
+def test_a_driver_is_there_if_its_library_can_be_loaded(
+    platform: str, library: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there: set[str] = set()
+
+    def load(name: str) -> None:
+        if name not in there:
+            raise OSError(f"{name}: cannot open shared object file")
+
+    monkeypatch.setattr(device.sys, "platform", platform)
+    monkeypatch.setattr(device.ctypes, "CDLL", load)
+    assert not device.has_driver()
+    there.add(library)
+    assert device.has_driver()
+
+
 def test_one_thread_is_one_inside_and_given_back_after_an_error() -> None:
     before = torch.get_num_threads()
     torch.set_num_threads(2)
