@@ -5,16 +5,15 @@ from typing import TYPE_CHECKING, NamedTuple, Self, TypeAlias
 
 import numpy as np
 
-from indexer.arrays import Array, Doubles, Floats
+from indexer.arrays import Doubles, Floats
 from ranker.features import PLACE, Context
 from ranker.recent import recent
 from ranker.scoring import Scorable
+from ranker.weights import Weights, weights_of
 
 if TYPE_CHECKING:
     from ranker.network import Network
 
-# A network's parameters by name.
-Weights: TypeAlias = Mapping[str, Array]
 _State: TypeAlias = Mapping[str, Doubles]
 
 
@@ -88,8 +87,7 @@ class CompiledNetwork:
     @classmethod
     def of(cls, network: "Network") -> Self:
         """The trained module compiled."""
-        weights = {name: tensor.detach().cpu().numpy() for name, tensor in network.state_dict().items()}
-        return cls(weights, network.place)
+        return cls(weights_of(network), network.place)
 
     def logits(self, lists: Sequence[Scorable], space: Floats) -> Doubles:
         """Logits float64 of all candidates, list after list; `space` [products, d] as in `network_input`.

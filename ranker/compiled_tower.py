@@ -1,19 +1,21 @@
 """The user tower as it is served, in NumPy: `UserTower.forward` for one user, of whom nothing is padded."""
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from indexer.arrays import Array, Floats
+from indexer.arrays import Floats
 from ranker.history import History
 from ranker.recent import RECENT, recent
+from ranker.weights import Weights, weights_of
 
 if TYPE_CHECKING:
     from ranker.user_tower import UserTower
 
-# Of `_Mix`, and what PyTorch's layer norm adds to a variance.
-_HEADS, _EPSILON = 2, 1e-5
+# Heads of the self-attention.
+HEADS = 2
+# What PyTorch's layer norm adds to a variance.
+_EPSILON = 1e-5
 
 
 class CompiledTower:
@@ -22,14 +24,14 @@ class CompiledTower:
     Training makes its contexts with this one too, so that the members are fitted on the very vectors that are served.
     """
 
-    def __init__(self, weights: Mapping[str, Array]) -> None:
+    def __init__(self, weights: Weights) -> None:
         """`weights` are the tower's parameters by name, as arrays."""
         self.weights = {name: np.ascontiguousarray(array, np.float32) for name, array in weights.items()}
 
     @classmethod
     def of(cls, tower: "UserTower") -> "CompiledTower":
         """The trained module compiled."""
-        return cls({name: tensor.detach().cpu().numpy() for name, tensor in tower.state_dict().items()})
+        return cls(weights_of(tower))
 
     def user_vector(self, space: Floats, history: History, now: float) -> Floats:
         """The unit vector float32 [d] of one non-empty history; `space` [products, d] are the product vectors."""
@@ -48,9 +50,9 @@ class CompiledTower:
     def _mixed(self, x: Floats) -> Floats:
         """Self-attention, then the perceptron, each added to its input."""
         length, width = x.shape
-        parts = self._linear("mix.parts", self._normed("mix.before", x)).reshape(length, 3, _HEADS, width // _HEADS)
+        parts = self._linear("mix.parts", self._normed("mix.before", x)).reshape(length, 3, HEADS, width // HEADS)
         query, key, value = parts.transpose(1, 2, 0, 3)
-        weights = _softmax(query @ key.transpose(0, 2, 1) * np.float32((width // _HEADS) ** -0.5))
+        weights = _softmax(query @ key.transpose(0, 2, 1) * np.float32((width // HEADS) ** -0.5))
         x = x + self._linear("mix.join", (weights @ value).transpose(1, 0, 2).reshape(length, width))
         hidden = np.maximum(self._linear("mix.feed.1", self._normed("mix.feed.0", x)), np.float32(0.0))
         return x + self._linear("mix.feed.3", hidden)

@@ -13,11 +13,11 @@ from ranker.config import RankerConfig
 from ranker.examples import Example, Slice
 from ranker.fusion import KINDS, Fusion, best_threshold, fit_alpha, fit_isotonic, fit_platt
 from ranker.model import Members, stacked_features
-from ranker.network import weights_of
 from ranker.significance import paired
 from ranker.stages import Say
 from ranker.train_network import fit_network, logits
 from ranker.trees import Rows
+from ranker.weights import weights_of
 
 _FOLDS = 2
 # Share of the lists whose logit is hidden from the stacked trees, so that they can do without it when time is short.

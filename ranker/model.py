@@ -18,7 +18,7 @@ from indexer.snapshot import IndexSnapshot
 from indexer.store import Store, write_json
 from ranker import features
 from ranker.boosted import Trees
-from ranker.compiled_network import CompiledNetwork, Weights
+from ranker.compiled_network import CompiledNetwork
 from ranker.covisited import load_covisited
 from ranker.features import Catalogue
 from ranker.fusion import Fusion, Isotonic, Platt, by_rank
@@ -26,6 +26,7 @@ from ranker.products import product_table
 from ranker.recall import Retrieval
 from ranker.scoring import Scorable
 from ranker.space import ProductSpace, load_space
+from ranker.weights import Weights
 
 if TYPE_CHECKING:
     from ranker.network import Network

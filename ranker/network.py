@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from indexer.arrays import Floats
-from ranker.compiled_network import Weights
 from ranker.recent import AGES, Recent, recent
 from ranker.scoring import Scorable
+from ranker.weights import Weights
 
 
 class NetworkInput(NamedTuple):
@@ -142,11 +142,6 @@ def network_input(lists: Sequence[Scorable], space: Floats) -> NetworkInput:
         ages=torch.from_numpy(together.ages[:, :width]),
         present=torch.from_numpy(rows >= 0),
     )
-
-
-def weights_of(network: Network) -> Weights:
-    """The parameters of a network by name, as arrays."""
-    return {name: tensor.detach().cpu().numpy() for name, tensor in network.state_dict().items()}
 
 
 def network_of(weights: Weights, place: int | None) -> Network:

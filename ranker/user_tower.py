@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ranker.compiled_tower import HEADS
 from ranker.recent import AGES, RECENT
 
 _KINDS = 8
@@ -12,7 +13,7 @@ _KINDS = 8
 class _Mix(nn.Module):
     """One pre-norm self-attention layer (Vaswani et al. 2017). PyTorch's own encoder layer takes 6 ms for one user."""
 
-    def __init__(self, width: int, heads: int = 2) -> None:
+    def __init__(self, width: int, heads: int = HEADS) -> None:
         super().__init__()
         self.heads = heads
         self.before = nn.LayerNorm(width)

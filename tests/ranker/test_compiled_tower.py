@@ -1,5 +1,7 @@
 """The user tower in NumPy against the module that was trained."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -54,16 +56,16 @@ def test_every_parameter_bears_on_the_vector(tower: UserTower, space: np.ndarray
     known = history(RECENT)
     before = CompiledTower.of(tower).user_vector(space, known, NOW)
     for name, array in CompiledTower.of(tower).weights.items():
-        # A shift of all logits changes no softmax, and of all keys none either.
+        # The one is for products, and a shift of all logits changes no softmax.
         if name in ("project.weight", "weigh.bias"):
             continue
         moved = CompiledTower(CompiledTower.of(tower).weights | {name: array * 1.5})
         assert not np.allclose(before, moved.user_vector(space, known, NOW), atol=1e-5), name
 
 
-def test_vectors_may_be_mapped(tower: UserTower, space: np.ndarray, tmp_path: object) -> None:
-    np.save(f"{tmp_path}/space.npy", space)
-    mapped = np.load(f"{tmp_path}/space.npy", mmap_mode="r")
+def test_vectors_may_be_mapped(tower: UserTower, space: np.ndarray, tmp_path: Path) -> None:
+    np.save(tmp_path / "space.npy", space)
+    mapped = np.load(tmp_path / "space.npy", mmap_mode="r")
     compiled = CompiledTower.of(tower)
     np.testing.assert_array_equal(
         compiled.user_vector(mapped, history(9), NOW), compiled.user_vector(space, history(9), NOW)

@@ -20,7 +20,7 @@ from ranker import features
 from ranker.behaviour import Behaviour
 from ranker.boosted import Trees
 from ranker.card_network import CardNetwork
-from ranker.compiled_network import CompiledNetwork, Weights
+from ranker.compiled_network import CompiledNetwork
 from ranker.fusion import KINDS, by_rank
 from ranker.history import CLICK, EMPTY, VIEW, History
 from ranker.log import Sources
@@ -28,6 +28,7 @@ from ranker.model import Members, Model, load_model, stacked_features
 from ranker.network import Network, network_of
 from ranker.network_choice import SharedNetwork
 from ranker.scoring import Scorable
+from ranker.weights import Weights
 
 NOW = 1_800_000_000.0
 
