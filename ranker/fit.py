@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -27,6 +28,13 @@ _HIDDEN = 0.15
 _CHANCE = 0.05
 
 
+class _Scores(NamedTuple):
+    """Scores of some lists by each member."""
+
+    network: list[Doubles]
+    trees: list[Doubles]
+
+
 def fit_members(
     slices: Mapping[Slice, list[Example]], space: Floats, config: RankerConfig, device: torch.device, say: Say
 ) -> Members:
@@ -35,22 +43,22 @@ def fit_members(
     network = fit_network(fit, later, space, config, device, say)
     say("trees")
     plain = trees.fit_trees(_rows(fit), _rows(later), features.NAMES, config)
-    say("stacking and residual: the DNN's out-of-fold logits, then trees that read or correct them")
+    say("out-of-fold scores of the DNN and the trees, then trees that read or correct the DNN's")
     outside = _out_of_fold(fit, later, space, config, device)
     inside = logits(network, later, space, torch.device("cpu"))
     names = [*features.NAMES, "network_logit"]
-    stacked = trees.fit_trees(_rows(fit, _hidden(outside, config.seed)), _rows(later, inside), names, config)
+    stacked = trees.fit_trees(_rows(fit, _hidden(outside.network, config.seed)), _rows(later, inside), names, config)
     log_odds = {
         "network": fit_platt(np.concatenate(inside), _positive(later, config)),
         "trees": fit_platt(trees.score(plain, _rows(later).features), _positive(later, config)),
     }
-    starts = [log_odds["network"].log_odds(np.concatenate(each)) for each in (outside, inside)]
+    starts = [log_odds["network"].log_odds(np.concatenate(each)) for each in (outside.network, inside)]
     residual = trees.fit_trees(
         _rows(fit)._replace(start=starts[0]), _rows(later)._replace(start=starts[1]), features.NAMES, config
     )
     unfitted = Fusion("weighted", 0.5, log_odds, {}, {})
     unfused = Members(weights_of(network), Trees.of(plain), Trees.of(stacked), Trees.of(residual), unfitted)
-    return replace(unfused, fusion=_fit_fusion(unfused, slices, space, config, say))
+    return replace(unfused, fusion=_fit_fusion(unfused, outside, slices, space, config, say))
 
 
 def _rows(examples: Sequence[Example], extra: Sequence[Doubles] | None = None) -> Rows:
@@ -74,25 +82,34 @@ def _hidden(scores: Sequence[Doubles], seed: int) -> list[Doubles]:
 
 def _out_of_fold(
     fit: Sequence[Example], later: Sequence[Example], space: Floats, config: RankerConfig, device: torch.device
-) -> list[Doubles]:
-    """Logits of each list by a network that was not fitted on it; a fold is a block of whole requests."""
-    out: list[Doubles] = []
+) -> _Scores:
+    """Scores of each list by members that were not fitted on it; a fold is a block of whole requests."""
+    out = _Scores([], [])
     for block in np.array_split(np.arange(len(fit)), _FOLDS):
         rest = [example for i, example in enumerate(fit) if i < block[0] or i > block[-1]]
         network = fit_network(rest, later, space, config, device, lambda _: None)
+        plain = trees.fit_trees(_rows(rest), _rows(later), features.NAMES, config)
         held_out = [e._replace(features=features.unplaced(e.features)) for e in fit[block[0] : block[-1] + 1]]
-        out += logits(network, held_out, space, torch.device("cpu"))
+        out.network.extend(logits(network, held_out, space, torch.device("cpu")))
+        out.trees.extend(_by_list(trees.score(plain, _rows(held_out).features), held_out))
     return out
 
 
+def _by_list(scores: Doubles, examples: Sequence[Example]) -> list[Doubles]:
+    return np.split(scores, np.cumsum([len(example.rows) for example in examples])[:-1])
+
+
 def _fit_fusion(
-    members: Members, slices: Mapping[Slice, list[Example]], space: Floats, config: RankerConfig, say: Say
+    members: Members,
+    outside: _Scores,
+    slices: Mapping[Slice, list[Example]],
+    space: Floats,
+    config: RankerConfig,
+    say: Say,
 ) -> Fusion:
-    """Weigh on CALIBRATE; choose by NDCG@10, calibrate and set thresholds on VALIDATE."""
-    calibrate, validate = slices[Slice.CALIBRATE], slices[Slice.VALIDATE]
-    scored = evaluate.scores_of(members, calibrate, space)
-    odds = [[members.fusion.log_odds[name].log_odds(s) for s in scored[name]] for name in ("network", "trees")]
-    fusion = members.fusion._replace(alpha=fit_alpha(odds[0], odds[1], [e.grades for e in calibrate]))
+    """Weigh on MEMBERS and CALIBRATE; choose by NDCG@10, calibrate and set thresholds on VALIDATE."""
+    validate = slices[Slice.VALIDATE]
+    fusion = members.fusion._replace(alpha=_alpha(members, outside, slices, space, config))
     scores = evaluate.scores_of(replace(members, fusion=fusion), validate, space)
     chosen, reason = _choose({kind: evaluate.per_request_ndcg(scores[kind], validate) for kind in KINDS})
     say(f"fusion: {chosen}, {reason}; alpha {fusion.alpha:.3f}")
@@ -100,6 +117,31 @@ def _fit_fusion(
     calibration = {name: fit_isotonic(np.concatenate(s), positive) for name, s in scores.items()}
     thresholds = {name: best_threshold(calibration[name](np.concatenate(scores[name])), positive) for name in scores}
     return fusion._replace(kind=chosen, calibration=calibration, thresholds=thresholds)
+
+
+def _alpha(
+    members: Members,
+    outside: _Scores,
+    slices: Mapping[Slice, list[Example]],
+    space: Floats,
+    config: RankerConfig,
+) -> float:
+    """Fitted on the log-odds of CALIBRATE, and of MEMBERS out of fold: CALIBRATE alone is some hundred lists.
+
+    Members of a fold have other scales than those of the whole slice, so each slice has a calibration of its own.
+    """
+    fit, later = slices[Slice.MEMBERS], slices[Slice.CALIBRATE]
+    scored = evaluate.scores_of(members, later, space)
+    inside = _Scores(scored["network"], scored["trees"])
+    odds = [_log_odds(fit, outside, config), _log_odds(later, inside, config)]
+    network, plain = ([z for each in odds for z in each[member]] for member in (0, 1))
+    return fit_alpha(network, plain, [example.grades for example in (*fit, *later)])
+
+
+def _log_odds(examples: Sequence[Example], scores: _Scores, config: RankerConfig) -> _Scores:
+    positive = _positive(examples, config)
+    fitted = [fit_platt(np.concatenate(each), positive) for each in scores]
+    return _Scores(*([platt.log_odds(s) for s in each] for platt, each in zip(fitted, scores, strict=True)))
 
 
 def _choose(quality: Mapping[str, Doubles]) -> tuple[str, str]:

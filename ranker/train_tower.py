@@ -1,6 +1,6 @@
 """Fit the user tower: next product from the products before, in-batch softmax with log-Q correction."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -8,6 +8,8 @@ import polars as pl
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
 
 from indexer.arrays import Floats
 from ranker.config import RankerConfig
@@ -22,7 +24,14 @@ FEWEST = 100
 # Histories in a step, and targets drawn from what followed each: a basket of twenty is one history, not twenty.
 _BATCH = 256
 _TARGETS = 4
-_TEMPERATURE = 0.07
+# Histories of like length that go through the tower together: padded to the longest of a whole batch, they would take
+# 44 places each on Games, where they are 8 long.
+_ALIKE = 32
+_TEMPERATURE = 0.1
+_RATE, _RESIDUAL_RATE = 1e-3, 5e-3
+# Share of the steps over which the rates rise; from there they fall to nothing, without which the last passes only
+# learn the slice by heart.
+_WARM = 0.05
 # Share of products whose residual is hidden in a step, so that the title alone learns to place a new product.
 _RESIDUAL_DROPOUT = 0.3
 
@@ -65,18 +74,22 @@ def fit_tower(
     residual.to(device)
     log_q = _log_frequency(histories, len(vectors)).to(device)
     titles = torch.from_numpy(np.array(vectors, np.float32)).to(device)
-    dense = torch.optim.AdamW(tower.parameters(), lr=1e-3, weight_decay=1e-3)
-    sparse = torch.optim.SparseAdam(residual.parameters(), lr=5e-3)
+    dense = torch.optim.AdamW(tower.parameters(), lr=_RATE, weight_decay=1e-3)
+    sparse = torch.optim.SparseAdam(residual.parameters(), lr=_RESIDUAL_RATE)
     rng = np.random.default_rng(config.seed)
-    for epoch in range(config.tower_epochs):
+    passes = [_batches(len(histories.end), rng) for _ in range(config.tower_epochs)]
+    rates = _schedules((dense, sparse), sum(map(len, passes)))
+    for epoch, batches in enumerate(passes):
         losses = []
-        for batch in _batches(len(histories.end), rng):
+        for batch in batches:
             loss = _loss(tower, residual, titles, histories, batch, log_q, rng)
             dense.zero_grad()
             sparse.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             dense.step()
             sparse.step()  # type: ignore[no-untyped-call]
+            for rate in rates:
+                rate.step()
             losses.append(loss.item())
         progress(f"user tower, pass {epoch + 1} of {config.tower_epochs}: loss {np.mean(losses):.4f}")
     tower.eval()
@@ -120,17 +133,9 @@ def _loss(
     rng: np.random.Generator,
 ) -> Tensor:
     device = titles.device
-    first, end = histories.first[batch], histories.end[batch]
-    steps = first[:, None] + np.arange(int((end - first).max()))
-    present = steps < end[:, None]
-    steps = np.where(present, steps, first[:, None])
-    ages = torch.from_numpy(age_buckets(histories.times[end, None] - histories.times[steps])).to(device)
-    kinds = torch.from_numpy(histories.kinds[steps].astype(np.int64)).to(device)
-    rows = torch.from_numpy(histories.rows[steps]).to(device)
-    with mixed(device):
-        history = _product_vectors(tower, residual, titles, rows)
-        users = tower(history, ages, kinds, torch.from_numpy(present).to(device))
-
+    batch = batch[np.argsort(histories.end[batch] - histories.first[batch], kind="stable")]
+    end = histories.end[batch]
+    users = _users(tower, residual, titles, histories, batch)
     drawn = np.minimum(histories.stop[batch] - end, _TARGETS)
     owner = np.repeat(np.arange(len(batch)), drawn)
     places = end[owner] + rng.integers(0, (histories.stop[batch] - end)[owner])
@@ -144,6 +149,35 @@ def _loss(
     known = (targets[:, None] == targets[None, :]) | (mine[:, None] == mine[None, :])
     known.fill_diagonal_(False)
     return F.cross_entropy(logits.masked_fill(known, -1e9), torch.arange(len(targets), device=device))
+
+
+def _users(
+    tower: UserTower, residual: nn.Embedding, titles: Tensor, histories: _Histories, batch: np.ndarray
+) -> Tensor:
+    """User vectors [histories, space] of a batch sorted by length: those of like length go together."""
+    device = titles.device
+    first, end = histories.first[batch], histories.end[batch]
+    rows = np.unique(np.concatenate([histories.rows[since:until] for since, until in zip(first, end, strict=True)]))
+    vectors = []
+    with mixed(device):
+        products = _product_vectors(tower, residual, titles, torch.from_numpy(rows).to(device))
+        for start in range(0, len(batch), _ALIKE):
+            since, until = first[start : start + _ALIKE], end[start : start + _ALIKE]
+            steps = since[:, None] + np.arange(int((until - since).max()))
+            present = steps < until[:, None]
+            steps = np.where(present, steps, since[:, None])
+            shown = np.searchsorted(rows, histories.rows[steps])
+            ages = age_buckets(histories.times[until, None] - histories.times[steps])
+            told = (ages, histories.kinds[steps].astype(np.int64), present)
+            history = F.embedding(torch.from_numpy(shown).to(device), products)
+            vectors.append(tower(history, *(torch.from_numpy(part).to(device) for part in told)))
+    return torch.cat(vectors)
+
+
+def _schedules(optimisers: Sequence[Optimizer], steps: int) -> list[LambdaLR]:
+    """Rates that rise over the first of `steps` and then fall to nothing."""
+    warm = max(_WARM * steps, 1.0)
+    return [LambdaLR(each, lambda step: min((step + 1) / warm, 1.0) * (1.0 - step / steps)) for each in optimisers]
 
 
 def _product_vectors(tower: UserTower, residual: nn.Embedding, titles: Tensor, rows: Tensor) -> Tensor:

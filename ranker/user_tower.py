@@ -48,6 +48,8 @@ class UserTower(nn.Module):
         self.mix = _Mix(space)
         self.weigh = nn.Linear(space, 1)
         self.out = nn.Linear(space, space)
+        # Vectors name products: without this the tower learns by heart who bought what.
+        self.forget = nn.Dropout(0.2)
         for table in (self.age, self.kind, self.place):
             nn.init.normal_(table.weight, std=0.02)
         # Starts as the plain mean of the recent products, which recommends sensibly from the first step.
@@ -63,6 +65,7 @@ class UserTower(nn.Module):
         """Unit user vectors [users, space] of product vectors [users, L, space]; `present` bool [users, L]."""
         # Steps back from the newest, which stands last of those present.
         back = present.sum(1, keepdim=True) - 1 - torch.arange(present.shape[1], device=present.device)
+        history = self.forget(history)
         x = history + self.age(ages) + self.kind(kinds) + self.place(back.clamp(0, RECENT - 1))
         x = history + self.mix(x, present)
         weights = self.weigh(x).squeeze(-1).masked_fill(~present, -1e9).softmax(-1)

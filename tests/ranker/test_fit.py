@@ -14,6 +14,7 @@ from ranker.features import NAMES, Context
 from ranker.fusion import KINDS
 from ranker.history import EMPTY
 from ranker.model import Members
+from ranker.trees import Rows
 
 CPU = torch.device("cpu")
 SPACE, LIST = 8, 12
@@ -115,12 +116,13 @@ def test_the_same_lists_give_the_same_members(
     assert again.fusion == fitted[0].fusion
 
 
-def test_out_of_fold_logits_are_by_networks_that_saw_other_lists(
+def test_out_of_fold_scores_are_by_members_that_saw_other_lists(
     slices: dict[Slice, list[Example]], space: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     train, later = slices[Slice.MEMBERS][:31], slices[Slice.CALIBRATE]
     seen: list[set[int]] = []
     scored: list[list[int]] = []
+    grown: list[np.ndarray] = []
 
     def fit_network(rest: list[Example], *_: Any) -> None:
         seen.append({id(example.rows) for example in rest})
@@ -131,14 +133,42 @@ def test_out_of_fold_logits_are_by_networks_that_saw_other_lists(
         assert all((example.features[:, POSITION] == 0).all() for example in held_out)
         return [np.full(LIST, float(len(scored)))] * len(held_out)
 
+    def fit_trees(rest: Rows, *_: Any) -> None:
+        grown.append(rest.features)
+
+    def score(_: None, matrix: np.ndarray) -> np.ndarray:
+        assert (matrix[:, POSITION] == 0).all()
+        return matrix[:, SIGNAL].astype(np.float64)
+
     monkeypatch.setattr(fit, "fit_network", fit_network)
     monkeypatch.setattr(fit, "logits", logits)
+    monkeypatch.setattr(fit.trees, "fit_trees", fit_trees)
+    monkeypatch.setattr(fit.trees, "score", score)
     out = fit._out_of_fold(train, later, space, CONFIG, CPU)
     assert [len(block) for block in scored] == [16, 15]
     assert [each for block in scored for each in block] == [id(example.rows) for example in train]
     for block, others in zip(scored, seen, strict=True):
         assert others == {id(example.rows) for example in train} - set(block)
-    assert [values[0] for values in out] == [1.0] * 16 + [2.0] * 15
+    assert [values[0] for values in out.network] == [1.0] * 16 + [2.0] * 15
+    for some, matrix in zip((train[16:], train[:16]), grown, strict=True):
+        np.testing.assert_array_equal(matrix, np.concatenate([example.features for example in some]))
+    for example, scores in zip(train, out.trees, strict=True):
+        np.testing.assert_array_equal(scores, example.features[:, SIGNAL])
+
+
+def test_alpha_heeds_the_long_slice_of_the_members(
+    fitted: tuple[Members, list[str]], slices: dict[Slice, list[Example]], space: np.ndarray
+) -> None:
+    """A calibration slice of three lists says next to nothing: what the members' lists say decides."""
+    few = slices | {Slice.CALIBRATE: slices[Slice.CALIBRATE][:3]}
+    rng = np.random.default_rng(0)
+    signal = [example.features[:, SIGNAL].astype(np.float64) for example in slices[Slice.MEMBERS]]
+    vague = [each + 2 * rng.normal(size=LIST) for each in signal]
+    alphas = [
+        fit._alpha(fitted[0], fit._Scores(*pair), few, space, CONFIG) for pair in ((signal, vague), (vague, signal))
+    ]
+    assert alphas[0] > 0.8
+    assert alphas[1] < 0.2
 
 
 def test_some_logits_are_hidden_by_whole_lists() -> None:

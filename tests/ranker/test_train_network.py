@@ -100,6 +100,25 @@ def test_what_is_kept_is_measured_twice_a_pass(space: np.ndarray) -> None:
     assert [line.split(":")[0] for line in said] == ["DNN, pass 1.1", "DNN, pass 2.1"]
 
 
+def test_a_long_later_slice_is_measured_on_a_part_spread_over_it(
+    space: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    later = by_feature(41, 1)
+    watched: list[list[int]] = []
+
+    def noted(scores: list[np.ndarray], examples: list[Example]) -> float:
+        watched.append([next(i for i, each in enumerate(later) if each is example) for example in examples])
+        return mean_ndcg(scores, examples)
+
+    monkeypatch.setattr(train_network, "mean_ndcg", noted)
+    monkeypatch.setattr(train_network, "_WATCHED", 5)
+    fitted(by_feature(40, 0), later, space, network_epochs=1)
+    assert watched == [[0, 10, 20, 30, 40]] * len(watched) != []
+    monkeypatch.setattr(train_network, "_WATCHED", 100)
+    fitted(by_feature(40, 0), later, space, network_epochs=1)
+    assert watched[-1] == list(range(41))
+
+
 def test_a_short_log_is_not_averaged_with_the_untrained_start(space: np.ndarray) -> None:
     """Twelve steps a pass: an average over a hundred steps would hardly have left the start."""
     test = by_feature(60, 2)

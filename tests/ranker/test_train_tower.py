@@ -177,6 +177,44 @@ def test_mixed_precision_learns_as_well(titles: np.ndarray, monkeypatch: pytest.
     assert hit_rate(*rounded) == pytest.approx(hit_rate(*exact), abs=0.1)
 
 
+def test_histories_of_like_length_together_are_as_each_alone(
+    titles: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is padded with what changes no vector: users with histories of 1 to 40, in groups and one by one."""
+    monkeypatch.setattr(train_tower, "_RESIDUAL_DROPOUT", 0.0)
+    walks = [(f"u{u:03d}", (7 * u + i) % PRODUCTS, DAY * i) for u in range(90) for i in range(1 + u % 40)]
+    made = train_tower._histories(frame(*walks, ("u000", 1, 99 * DAY), kind=VIEW))
+    torch.manual_seed(0)
+    tower = UserTower(titles.shape[1], 16).eval()
+    residual = torch.nn.Embedding(PRODUCTS, 16, sparse=True)
+    batch = np.argsort(made.end - made.first, kind="stable")[-70:]
+    with torch.inference_mode():
+        together = train_tower._users(tower, residual, torch.from_numpy(titles), made, batch)
+        alone = [
+            train_tower._users(tower, residual, torch.from_numpy(titles), made, one)
+            for one in np.split(batch, len(batch))
+        ]
+    assert len(set((made.end - made.first)[batch])) > 5
+    np.testing.assert_allclose(together.numpy(), torch.cat(alone).numpy(), atol=1e-5)
+
+
+def test_rates_rise_and_then_fall_to_nothing() -> None:
+    parameter = torch.nn.Parameter(torch.zeros(1))
+    optimiser = torch.optim.SGD([parameter], lr=2.0)
+    (schedule,) = train_tower._schedules([optimiser], 100)
+    rates = []
+    for _ in range(100):
+        rates.append(optimiser.param_groups[0]["lr"])
+        optimiser.step()
+        schedule.step()
+    assert rates[0] == pytest.approx(0.4)
+    assert int(np.argmax(rates)) == 4
+    assert (np.diff(rates[4:]) < 0).all()
+    assert 0 < rates[-1] < 0.03
+    # A log of one batch has a rate too.
+    assert train_tower._schedules([torch.optim.SGD([parameter], lr=2.0)], 1)[0].get_last_lr() == [2.0]
+
+
 @pytest.mark.gpu
 def test_a_card_learns_as_well(titles: np.ndarray) -> None:
     rates = []
