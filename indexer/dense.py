@@ -11,7 +11,7 @@ import numpy as np
 
 from indexer.arrays import Floats, Mask
 from indexer.config import IndexerConfig, links_of
-from indexer.device import on_cpu
+from indexer.device import card
 from indexer.errors import ConfigError, SnapshotError
 from indexer.exact import ExactIndex
 from indexer.index import NOTHING, Index, Neighbours, one_by_one
@@ -261,7 +261,7 @@ def open_index(
 
     Whatever its kind, on a card that has room for the vectors they are searched exactly.
     """
-    if in_use() is not None or not on_cpu(config.device):
+    if in_use() is not None or card(config.device) is not None:
         # Imported here, as PyTorch is.
         from indexer.placement import on_card
 

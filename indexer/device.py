@@ -21,9 +21,12 @@ def has_driver() -> bool:
     return True
 
 
-def on_cpu(wanted: str) -> bool:
-    """Whether `choose` is sure to choose the CPU, as far as can be told without PyTorch."""
-    return wanted == "cpu" or (wanted == "auto" and not has_driver())
+def card(wanted: str) -> "torch.device | None":
+    """The card that `choose` chooses, or None where that is the CPU; PyTorch is asked only if there may be one."""
+    if wanted == "cpu" or (wanted == "auto" and not has_driver()):
+        return None
+    device = choose(wanted)
+    return None if device.type == "cpu" else device
 
 
 def choose(wanted: str) -> "torch.device":

@@ -19,7 +19,7 @@ from indexer.backends import Backend, candidates
 from indexer.batches import CARD, CPU, FEW, parts
 from indexer.choice import EXACT, Choice, Trial
 from indexer.config import IndexerConfig
-from indexer.device import choose, on_cpu
+from indexer.device import card
 from indexer.errors import ConfigError
 from indexer.kept import keep, open_kept, workshop
 from indexer.text import normalise
@@ -144,9 +144,9 @@ def load_encoder(config: IndexerConfig, tuned: Mapping[str, Any] | None = None, 
     What was chosen and compiled for the CPU is left in `kept`, by fingerprint, and found there the next time.
     """
     path = resolve(config.encoder)
-    cpu = on_cpu(config.device) or choose(config.device).type == "cpu"
+    device = card(config.device)
     name = fingerprint(path)
-    folder = kept / name if kept and cpu and config.backend != "torch" else None
+    folder = kept / name if kept and device is None and config.backend != "torch" else None
     found = open_kept(folder, config.backend, config.threads) if folder else None
     if found and found.forward:
         opened = (found.tokeniser, found.forward, found.dimensions)
@@ -159,12 +159,10 @@ def load_encoder(config: IndexerConfig, tuned: Mapping[str, Any] | None = None, 
     if found:
         choice = Choice(EXACT, exact, found.told)
     else:
-        on_card = None if cpu else _on_card(model, tokeniser, longest, exact, choose(config.device))
+        on_card = None if device is None else _on_card(model, tokeniser, longest, exact, device)
         choice = on_card or _chosen(model, tokeniser, exact, config, folder)
     if config.backend not in ("auto", choice.name.partition("-")[0]):
-        raise ConfigError(
-            f'indexer.backend = "{config.backend}" is for the CPU, the encoder runs on {choose(config.device)}.'
-        )
+        raise ConfigError(f'indexer.backend = "{config.backend}" is for the CPU, the encoder runs on {device}.')
     return Encoder(config.encoder, name, tokeniser, choice.forward, dimensions, choice.name, tuned, choice.told or None)
 
 

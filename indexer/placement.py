@@ -14,7 +14,7 @@ from indexer import fallbacks
 from indexer.arrays import Floats
 from indexer.card import CardIndex
 from indexer.config import IndexerConfig
-from indexer.device import choose
+from indexer.device import card
 from indexer.exact import ExactIndex
 from indexer.index import Index
 from indexer.remote import in_use, open_remote
@@ -53,10 +53,10 @@ def on_card(vectors: Floats, folder: Path, config: IndexerConfig) -> Index | Non
     one, that is asked. Raises `ConfigError` where a card is asked for that is not there. All else that goes wrong is
     told in a warning, and the CPU searches.
     """
-    if (card := in_use()) is not None:
-        return open_remote(card, vectors, folder)
-    device = choose(config.device)
-    if device.type == "cpu":
+    if (holder := in_use()) is not None:
+        return open_remote(holder, vectors, folder)
+    device = card(config.device)
+    if device is None:
         return None
     return placed(vectors, folder.parent.name, torch.device(device.type, device.index or 0))
 

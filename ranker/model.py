@@ -12,7 +12,7 @@ from safetensors.numpy import load_file, save_file
 
 from indexer.arrays import Doubles, Floats, Ints
 from indexer.config import IndexerConfig
-from indexer.device import choose, on_cpu
+from indexer.device import card
 from indexer.errors import SnapshotError
 from indexer.snapshot import IndexSnapshot
 from indexer.store import Store, write_json
@@ -227,13 +227,14 @@ def _load_members(folder: Path, name: str, compiled: Callable[[Weights], Compile
 
 def _compiled(weights: Weights, space: Floats, rows: int, wanted: str) -> Compiled:
     """What scores lists of at most `rows` products of `space`, as a rule, on the device that is `wanted`."""
-    if on_cpu(wanted):
+    device = card(wanted)
+    if device is None:
         return CompiledNetwork(weights)
     # Imported here, as PyTorch is.
     from ranker.network import network_of
     from ranker.network_choice import on_card
 
-    return on_card(network_of(weights, features.PLACE), space, rows, choose(wanted))
+    return on_card(network_of(weights, features.PLACE), space, rows, device)
 
 
 def _check(manifest: Mapping[str, Any], name: str, snapshot: IndexSnapshot) -> None:

@@ -71,12 +71,12 @@ class SharedNetwork:
 
 
 def on_card(network: Network, space: Floats, rows: int, device: torch.device) -> CompiledNetwork | SharedNetwork:
-    """What scores lists of at most `rows` products of `space`, as a rule, with `network` on a device.
+    """What scores lists of at most `rows` products of `space`, as a rule, with `network` on a card.
 
-    On the CPU that is NumPy, and where another process holds the card for several: each of them has a core for it.
+    Where another process holds the card for several, that is NumPy: each of them has a core for it.
     """
     compiled = CompiledNetwork.of(network)
-    if device.type == "cpu" or in_use() is not None:
+    if in_use() is not None:
         return compiled
     return placed(network, compiled, space, rows, torch.device(device.type, device.index or 0))
 

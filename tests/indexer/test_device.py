@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from indexer import device
-from indexer.device import choose, on_cpu
+from indexer.device import card, choose
 from indexer.errors import ConfigError
 from indexer.threads import one_thread
 
@@ -31,17 +31,24 @@ def test_a_card_that_is_not_there_is_refused(wanted: str, cards: int, monkeypatc
         choose(wanted)
 
 
-@pytest.mark.parametrize("driver", [False, True])
-def test_the_cpu_is_known_without_pytorch_where_no_card_can_be_meant(
-    driver: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(device, "has_driver", lambda: driver)
+def test_pytorch_is_not_asked_where_no_card_can_be_meant(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr(device, "has_driver", lambda: False)
+    monkeypatch.setattr(device, "choose", lambda wanted: asked.append(wanted) or torch.device(wanted))
+    assert card("cpu") is card("auto") is None
+    assert asked == []
     # What is asked for by name is looked for, and missed with a reason.
-    assert {name: on_cpu(name) for name in ("cpu", "auto", "cuda:0")} == {
-        "cpu": True,
-        "auto": not driver,
-        "cuda:0": False,
-    }
+    assert card("cuda:0") == torch.device("cuda:0")
+
+
+@pytest.mark.parametrize(("cards", "expected"), [(0, None), (2, torch.device("cuda:0"))])
+def test_a_driver_without_a_card_is_the_cpu(
+    cards: int, expected: torch.device | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(device, "has_driver", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: cards > 0)
+    assert card("auto") == expected
+    assert card("cpu") is None
 
 
 @pytest.mark.parametrize(("platform", "library"), [("linux", "libcuda.so.1"), ("win32", "nvcuda.dll")])

@@ -52,7 +52,7 @@ def card(exact_encoder: Encoder, monkeypatch: pytest.MonkeyPatch) -> Callable[..
     """Has `load_encoder` find a card that makes these forwards; nothing is computed on it."""
 
     def found(make: Callable[[torch.dtype], Any]) -> None:
-        monkeypatch.setattr(module, "choose", torch.device)
+        monkeypatch.setattr(module, "card", torch.device)
         monkeypatch.setattr(
             module, "load_sentence_transformer", lambda *_: SimpleNamespace(tokenizer=None, max_seq_length=256)
         )

@@ -57,7 +57,7 @@ def test_with_a_card_every_kind_is_opened_on_it(kind: str, tmp_path: Path, monke
 
 def opened_on(index: CardIndex, monkeypatch: pytest.MonkeyPatch) -> None:
     """Have `open_index` find a card that holds `index`."""
-    monkeypatch.setattr(dense, "on_cpu", lambda _: False)
+    monkeypatch.setattr(dense, "card", lambda _: torch.device("cuda:0"))
     monkeypatch.setattr(placement, "on_card", lambda *_: index)
 
 
@@ -72,7 +72,7 @@ def test_the_chosen_card_is_asked_with_the_shelf(
     chosen: str, place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[tuple[str, torch.device]] = []
-    monkeypatch.setattr(placement, "choose", lambda _: torch.device(chosen))
+    monkeypatch.setattr(placement, "card", lambda _: torch.device(chosen))
     monkeypatch.setattr(placement, "placed", lambda _, shelf, device: asked.append((shelf, device)))
     on_card(VECTORS, tmp_path / "indexes" / "7", IndexerConfig())
     assert asked == [("indexes", torch.device(place))]

@@ -78,8 +78,7 @@ def test_the_network_is_served_where_the_configuration_says(shop: Any, monkeypat
         return CompiledNetwork.of(network)
 
     monkeypatch.setattr("ranker.network_choice.on_card", placed)
-    monkeypatch.setattr("ranker.model.on_cpu", lambda wanted: wanted != "cpu")
-    monkeypatch.setattr("ranker.model.choose", lambda wanted: torch.device("cuda", 3) if wanted == "cpu" else None)
+    monkeypatch.setattr("ranker.model.card", lambda wanted: torch.device("cuda", 3) if wanted == "cpu" else None)
     model = shop.load(shop.model.id)
     [(space, rows, device)] = asked
     assert space is model.space.vectors

@@ -291,15 +291,6 @@ def test_what_the_card_cannot_do_is_done_in_numpy_and_told_once(
     assert [each.getMessage() for each in caplog.records] == [f"The DNN is served in NumPy in place of cpu: {error}."]
 
 
-def test_on_the_cpu_numpy_serves_alone(
-    network: Network, space: Floats, lists: list[Scorable], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(network_choice, "placed", None)
-    served = on_card(network, space, ROWS, CPU)
-    assert type(served) is CompiledNetwork
-    np.testing.assert_array_equal(served.logits(lists, space), CompiledNetwork.of(network).logits(lists, space))
-
-
 def test_a_worker_beside_a_card_process_leaves_the_card_alone(
     network: Network, space: Floats, monkeypatch: pytest.MonkeyPatch
 ) -> None:
