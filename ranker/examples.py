@@ -27,7 +27,7 @@ class Slice(IntEnum):
     """What a request is used for. Slices follow each other in time, or hold different queries; never parts of one."""
 
     TOWER = 0  # fit the encoder, the user tower and the neighbours
-    MEMBERS = 1  # fit the network and the trees
+    MEMBERS = 1  # fit the network and the trees, and alpha on their out-of-fold scores
     CALIBRATE = 2  # stop their training, calibrate, fit alpha
     VALIDATE = 3  # choose the fusion and the thresholds
     TEST = 4  # report, nothing else
