@@ -85,6 +85,8 @@ class Batcher(Generic[T, R]):
 
     def _answer(self, batch: list[_Waiting]) -> None:
         now = time.monotonic()
+        # Nobody reads the answer to a caller that has left.
+        batch = [waiting for waiting in batch if not waiting.answer.done()]
         live = [waiting for waiting in batch if waiting.deadline > now]
         outcomes: list[object] = []
         if live:

@@ -141,7 +141,7 @@ async def test_a_batch_of_the_expired_only_is_not_run(make: Make) -> None:
     assert worker.batches == []
 
 
-async def test_a_caller_that_leaves_disturbs_nobody(make: Make) -> None:
+async def test_a_caller_that_leaves_disturbs_nobody_and_costs_nothing(make: Make) -> None:
     worker = Worker(gated=True)
     batcher = make(worker)
     first = await busy(batcher, worker)
@@ -152,6 +152,7 @@ async def test_a_caller_that_leaves_disturbs_nobody(make: Make) -> None:
     await asyncio.sleep(0)
     worker.gate.set()
     outcomes = await asyncio.wait_for(asyncio.gather(first, *tasks, return_exceptions=True), 5)
+    assert worker.batches == [[0], [1, 3]]
     assert (outcomes[1], outcomes[3]) == (10, 30)
     assert isinstance(outcomes[0], asyncio.CancelledError)
     assert isinstance(outcomes[2], asyncio.CancelledError)
