@@ -20,8 +20,7 @@ from result import environment, write_result
 
 from indexer.arrays import Doubles
 from indexer.device import choose
-from indexer.encoder import Encoder
-from indexer.snapshot import IndexSnapshot, open_latest
+from indexer.snapshot import open_latest
 from indexer.store import Store
 from indexer.tuned import encoder_of
 from ranker import ranked
@@ -29,10 +28,9 @@ from ranker.config import RankerConfig
 from ranker.evaluate import MEMBERS, per_request, scores_of
 from ranker.examples import Example, Slice
 from ranker.fit import fit_members
-from ranker.log import Sources
 from ranker.significance import Difference, bootstrap, paired
-from ranker.stages import Say, make_stages, slice_examples
-from ranker.train import Material, gather, prepare, shortfall
+from ranker.stages import Say
+from ranker.train import Material, gather, held_back_lists, prepare, shortfall
 from server.config import load_settings
 from server.rebuild import read_sources
 
@@ -99,16 +97,6 @@ def _mean(values: Doubles) -> float | None:
     return None if np.isnan(values).all() else float(np.nanmean(values))
 
 
-def _test(
-    made: Material, config: RankerConfig, snapshot: IndexSnapshot, encoder: Encoder, sources: Sources, say: Say
-) -> list[Example]:
-    """The lists of the test slice, at most `config.most_requests` of them."""
-    prepared = prepare(sources, snapshot, config, made.prepared.cuts)
-    tests = [item for item in prepared.requests if item[1] is Slice.TEST]
-    stages = make_stages(prepared, snapshot, made.space, config, made.weights)
-    return slice_examples(prepared._replace(requests=tests), stages, made.space, snapshot, encoder, say)[Slice.TEST]
-
-
 def main() -> None:
     """Run the benchmark of one shop."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -128,7 +116,8 @@ def main() -> None:
     test = made.slices[Slice.TEST]
     if given.requests:
         wider = config.model_copy(update={"most_requests": given.requests})
-        test = _test(made, wider, snapshot, encoder, sources, say)
+        prepared = prepare(sources, snapshot, wider, made.prepared.cuts)
+        test = held_back_lists(prepared, made.space, made.weights, config, snapshot, encoder, say)
     fits = []
     for seed in range(given.fits):
         say(f"fit {seed + 1} of {given.fits}")
@@ -145,7 +134,7 @@ def main() -> None:
         }
         body = {
             **environment(),
-            "set": settings.store.parent.name,
+            "set": given.config.resolve().parent.name,
             "index": snapshot.id,
             "products": len(snapshot),
             "requests": {part.name.lower(): len(each) for part, each in made.slices.items()} | {"test": len(test)},

@@ -143,15 +143,28 @@ def evaluate_again(
             "Rebuild with a longer log (`vitrine rebuild`), or name another model with --model."
         )
     prepared = prepare(sources, snapshot, config, model.manifest["cuts"])
-    tests = [item for item in prepared.requests if item[1] is Slice.TEST]
     recall = model.manifest["recall"]
     asked = config.model_copy(update={"candidates": recall["candidates"]})
-    stages = make_stages(prepared, snapshot, model.space, asked, recall["weights"])
-    with one_thread():
-        slices = slice_examples(prepared._replace(requests=tests), stages, model.space, snapshot, encoder, say)
-    if not slices[Slice.TEST]:
+    test = held_back_lists(prepared, model.space, recall["weights"], asked, snapshot, encoder, say)
+    if not test:
         raise InputError("Nothing to evaluate on: the log holds no request with something wanted after the last cut.")
-    return evaluate.report(model.members, slices[Slice.TEST], model.space.vectors, config.positive_grade)
+    return evaluate.report(model.members, test, model.space.vectors, config.positive_grade)
+
+
+def held_back_lists(
+    prepared: Prepared,
+    space: ProductSpace,
+    weights: Mapping[str, Mapping[str, float]],
+    config: RankerConfig,
+    snapshot: IndexSnapshot,
+    encoder: Encoder,
+    say: Say,
+) -> list[Example]:
+    """The lists of the test slice alone, recalled with the given weights."""
+    tests = [item for item in prepared.requests if item[1] is Slice.TEST]
+    stages = make_stages(prepared, snapshot, space, config, weights)
+    with one_thread():
+        return slice_examples(prepared._replace(requests=tests), stages, space, snapshot, encoder, say)[Slice.TEST]
 
 
 def prepare(

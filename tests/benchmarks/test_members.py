@@ -16,8 +16,7 @@ from indexer.sample.shop import make_shop
 from indexer.store import Store
 from server.config import load_settings
 
-RNG = np.random.default_rng(0)
-BASE = RNG.random(200)
+BASE = np.random.default_rng(0).random(200)
 
 
 def fit(seed: int, gain: float, noise: float = 0.0) -> Fit:
