@@ -1,4 +1,4 @@
-"""Vitrine on a card, measured: search, a build, encoding, and serving with and without the card. README.md explains.
+"""Vitrine on a card, measured: search, codes, a build, encoding, and serving beside the CPU. README.md explains.
 
     python benchmarks/gpu.py --folder /tmp/shop
     python benchmarks/gpu.py --only search --device cpu --rows 20000 --batches 1,16 --k 100    # a try without a card
@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import gpu_codes
 import gpu_encode
 import gpu_search
 import gpu_served
@@ -61,24 +62,58 @@ def _plain(value: object) -> object:
 
 
 def search(given: argparse.Namespace, device: torch.device, save: Save) -> None:
-    """Every size, batch, k and kind of mask; a size that cannot be had is told, and the others go on."""
+    """Exact search: every size, batch, k and kind of mask."""
     seconds, side = given.seconds, _SQUARE[device.type]
     dtype = torch.float32 if device.type == "cpu" else torch.float16
     speeds = gpu_search.bandwidth(device, given.probe, seconds)
     square = gpu_search.matrix_rate(device, dtype, side, side, side, seconds)
     limits = {"bytes_per_second": speeds, "square_flops": square, "square": side}
     told: dict[str, Any] = {"device": described(device), "limits": limits, "points": [], "failed": {}}
+
+    def measure(plan: gpu_search.Plan) -> None:
+        _searched(gpu_search.Bench(plan, device), max(speeds.values()), told, save)
+
+    _each_size(given, told, save, measure)
+
+
+def codes(given: argparse.Namespace, device: torch.device, save: Save) -> None:
+    """Search of codes, as it stands in for the exact one where vectors do not fit: the same vectors and questions."""
+    told: dict[str, Any] = {"device": described(device), "tuning": {}, "points": [], "failed": {}}
+
+    def measure(plan: gpu_search.Plan) -> None:
+        bench = gpu_codes.Coded(plan, device)
+        told["index"] = bench.index.kind
+        told["tuning"][str(plan.rows)] = bench.entry
+        for point in bench.measured():
+            told["points"].append(point)
+            save(told)
+            _say(f"codes: {_point(point)}, recall {point['recall']:.4f}")
+
+    _each_size(given, told, save, measure)
+
+
+def _each_size(
+    given: argparse.Namespace, told: dict[str, Any], save: Save, measure: Callable[[gpu_search.Plan], None]
+) -> None:
+    """A size that cannot be had is told, and the others go on."""
     save(told)
     for rows in given.rows:
         plan = gpu_search.Plan(
-            rows, given.batches, given.k, given.dimensions, kept=given.kept, seconds=seconds, seed=given.seed
+            rows, given.batches, given.k, given.dimensions, kept=given.kept, seconds=given.seconds, seed=given.seed
         )
         try:
-            _searched(gpu_search.Bench(plan, device), max(speeds.values()), told, save)
+            measure(plan)
         except (RuntimeError, MemoryError) as error:
             told["failed"][str(rows)] = f"{type(error).__name__}: {error}"
             save(told)
             _say(f"{rows:,} rows failed: {error}")
+
+
+def _point(point: Mapping[str, Any]) -> str:
+    return (
+        f"{point['rows']:,} rows, batch {point['batch']}, k {point['k']}, mask {point['mask']}: "
+        f"{point['ms']:.3f} ms, {point['queries_per_second']:,.0f}/s"
+    )
 
 
 def _searched(bench: gpu_search.Bench, bytes_a_second: float, told: dict[str, Any], save: Save) -> None:
@@ -89,9 +124,8 @@ def _searched(bench: gpu_search.Bench, bytes_a_second: float, told: dict[str, An
         told["points"].append(point)
         save(told)
         _say(
-            f"{point['rows']:,} rows, batch {point['batch']}, k {point['k']}, mask {point['mask']}: "
-            f"{point['ms']:.3f} ms, {point['queries_per_second']:,.0f}/s, {point['fraction']:.2f} of the "
-            f"{point['bound']}'s limit, recall {point['recall']:.6f}, widened {point['widened']} of {point['asked']}"
+            f"{_point(point)}, {point['fraction']:.2f} of the {point['bound']}'s limit, "
+            f"recall {point['recall']:.6f}, widened {point['widened']} of {point['asked']}"
         )
 
 
@@ -156,7 +190,7 @@ def served(given: argparse.Namespace, device: torch.device, save: Save) -> None:
         save(told | {"card_to_cpu": round(held["card"] / held["cpu"], 3)})
 
 
-SECTIONS = {"search": search, "build": build, "encode": encode, "served": served}
+SECTIONS = {"search": search, "codes": codes, "build": build, "encode": encode, "served": served}
 
 
 def described(device: torch.device) -> dict[str, Any]:
@@ -191,12 +225,17 @@ def parsed(words: list[str] | None = None) -> argparse.Namespace:
     add("--device", default="auto", help="auto, cpu or cuda:N (default %(default)s).")
     add("--out", type=Path, default=HERE / "results" / "gpu.json", help="JSON (default results/gpu.json).")
     add("--seed", type=int, default=0)
-    add("--rows", type=_numbers, default=[1_200_000, 10_000_000], help="search: vectors, with commas.")
-    add("--batches", type=_numbers, default=[1, 16, 64, 256], help="search: queries a call.")
-    add("--k", type=_numbers, default=[100, 300], help="search: neighbours.")
-    add("--dimensions", type=int, default=384, help="search: of a vector.")
-    add("--kept", type=float, default=0.1, help="search: share of the rows that a mask keeps (default %(default)s).")
-    add("--seconds", type=float, default=1.0, help="search: of each measurement (default %(default)s).")
+    add("--rows", type=_numbers, default=[1_200_000, 10_000_000], help="search, codes: vectors, with commas.")
+    add("--batches", type=_numbers, default=[1, 16, 64, 256], help="search, codes: queries a call.")
+    add("--k", type=_numbers, default=[100, 300], help="search, codes: neighbours.")
+    add("--dimensions", type=int, default=384, help="search, codes: of a vector.")
+    add(
+        "--kept",
+        type=float,
+        default=0.1,
+        help="search, codes: share of the rows that a mask keeps (default %(default)s).",
+    )
+    add("--seconds", type=float, default=1.0, help="search, codes: of each measurement (default %(default)s).")
     add("--probe", type=int, default=2**31, help="search: bytes that bandwidth is measured on (default 2 GiB).")
     add("--folder", type=Path, default=Path(tempfile.gettempdir()) / "vitrine-gpu", help="The shop's folder.")
     add("--products", type=int, default=1_200_000, help="build: of the sample shop.")

@@ -191,7 +191,7 @@ class Bench:
         # Arrays of their own, as requests bring them.
         shifts = rng.integers(1, max(plan.rows, 2), size=min(max(plan.batches), _MOST_FILTERS))
         self.masks: list[Mask] = [np.roll(self.mask, int(shift)) for shift in shifts]
-        self.index = CardIndex(self.vectors, device)
+        self.index = self._indexed()
         self.dtype = torch.float32 if device.type == "cpu" else torch.float16
         self._checked = self.queries[:_CHECKED]
         kinds: dict[str, Mask | None] = {"none": None, "one": self.mask}
@@ -199,6 +199,9 @@ class Bench:
         self._kinds = kinds
         best = best_scores(self.vectors, self._checked, max(plan.ks), list(kinds.values()), device)
         self._best = dict(zip(kinds, best, strict=True))
+
+    def _indexed(self) -> CardIndex:
+        return CardIndex(self.vectors, self.device)
 
     def points(self, bytes_a_second: float) -> Iterator[dict[str, Any]]:
         """Each batch, k and kind of mask, as soon as it is measured. `mask` is none, one, or each (they differ)."""
@@ -213,8 +216,22 @@ class Bench:
                         yield {**self._measured(batch, k, kind, least), "matrix_flops": rate}
 
     def _measured(self, batch: int, k: int, kind: str, least: Bound) -> dict[str, Any]:
-        turn = 0
         before = (self.index.asked, self.index.widened, self.index.given_up)
+        told = self._timed(batch, k, kind)
+        asked, widened, given_up = np.subtract((self.index.asked, self.index.widened, self.index.given_up), before)
+        return {
+            **told,
+            "asked": int(asked),
+            "widened": int(widened),
+            "given_up": int(given_up),
+            **self._recalled(batch, k, kind),
+            "bound": least.name,
+            "bound_ms": 1e3 * least.seconds,
+            "fraction": 1e3 * least.seconds / told["ms"],
+        }
+
+    def _timed(self, batch: int, k: int, kind: str) -> dict[str, Any]:
+        turn = 0
 
         def call() -> Neighbours:
             nonlocal turn
@@ -222,7 +239,6 @@ class Bench:
             return self._search((turn - 1) * batch % (len(self.queries) - batch + 1), batch, k, kind)
 
         spent = call_seconds(call, self.plan.seconds, self.plan.least)
-        asked, widened, given_up = np.subtract((self.index.asked, self.index.widened, self.index.given_up), before)
         middle = float(np.median(spent))
         return {
             "rows": self.plan.rows,
@@ -233,15 +249,10 @@ class Bench:
             "ms_p99": 1e3 * float(np.quantile(spent, 0.99, method="inverted_cdf")),
             "calls": len(spent),
             "queries_per_second": batch / middle,
-            "asked": int(asked),
-            "widened": int(widened),
-            "given_up": int(given_up),
-            "recall": self._recall(batch, k, kind),
-            "recall_queries": len(self._checked),
-            "bound": least.name,
-            "bound_ms": 1e3 * least.seconds,
-            "fraction": least.seconds / middle,
         }
+
+    def _recalled(self, batch: int, k: int, kind: str) -> dict[str, Any]:
+        return {"recall": self._recall(batch, k, kind), "recall_queries": len(self._checked)}
 
     def _recall(self, batch: int, k: int, kind: str) -> float:
         """Of the first queries, asked in batches of that size: which kernels a card takes depends on it."""

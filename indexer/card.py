@@ -241,7 +241,7 @@ class CardIndex:
                 scores[:, len(self) - start :] = -torch.inf
             near, places = scores.view(count, -1, self._chunk).topk(min(width, self._chunk), 2, sorted=False)
             places += torch.arange(start, stop, self._chunk, device=self._device)[:, None]
-            best, rows = _merged(torch.cat([best, near.flatten(1)], 1), torch.cat([rows, places.flatten(1)], 1), width)
+            best, rows = merged(torch.cat([best, near.flatten(1)], 1), torch.cat([rows, places.flatten(1)], 1), width)
         return best, rows
 
     def _rescored(
@@ -287,7 +287,7 @@ class CardIndex:
         return fits
 
 
-def _merged(scores: torch.Tensor, rows: torch.Tensor, width: int) -> tuple[torch.Tensor, torch.Tensor]:
+def merged(scores: torch.Tensor, rows: torch.Tensor, width: int) -> tuple[torch.Tensor, torch.Tensor]:
     """The `width` best columns of each query, or all where there are not so many."""
     if scores.shape[1] <= width:
         return scores, rows

@@ -62,9 +62,9 @@ def packed(masks: Masks, places: Ints, padded: int, pinned: bool) -> Packed | No
         return None
     bits = torch.empty((len(used), padded // 8), dtype=torch.uint8, pin_memory=pinned)
     for into, number in zip(bits.numpy(), used, strict=True):
-        mask = masks.distinct[number]
-        mask = np.ones(masks.rows, bool) if mask is None else mask
-        made = mask if mask.dtype == np.uint8 else np.packbits(mask, bitorder="little")
+        made = masks.packed(number)
+        if made is None:
+            made = np.packbits(np.ones(masks.rows, bool), bitorder="little")
         into[: len(made)] = made
         # What follows the last row is not to be found.
         into[len(made) :] = 0

@@ -52,7 +52,7 @@ class DenseIndex:
         self._inner = _inner(index)
         self._graph = isinstance(self._inner, faiss.IndexHNSW)
         self._coded = _coded(index)
-        self.tuning = self._overruled(tuning or Tuning(config.recall_target, _EF_SEARCH if self._graph else _NPROBE))
+        self.tuning = self._overruled(tuning or Tuning(config.recall_target, self._untuned()))
         # Making the parameters takes a tenth of a search; without a filter they are the same each time. Of `index`, not
         # of this object: it would refer to itself and, once dropped, hold its memory until a collection.
         self._unfiltered = lru_cache(8)(lambda effort: _parameters(index, effort, None))
@@ -140,6 +140,12 @@ class DenseIndex:
         return DenseIndex(self.kind, self._index, self._vectors, self._config, tuning)
 
     @property
+    def lists(self) -> Any | None:
+        """The `faiss.IndexIVFPQFastScan` that it is; None where it is of another kind."""
+        index = faiss.downcast_index(self._index)
+        return index if isinstance(index, faiss.IndexIVFPQFastScan) else None
+
+    @property
     def dimensions(self) -> int:
         return int(self._index.d)
 
@@ -194,8 +200,8 @@ class DenseIndex:
         if not self._coded:
             return self._found(effort, queries, k, selector)
         # A graph keeps no more than its effort.
-        wide = effort if self._graph else max(_RESCORED, _RESCORED_TIMES * k)
-        return self._exact.among(queries, self._found(effort, queries, wide, selector).rows, k)
+        candidates = effort if self._graph else wide(k)
+        return self._exact.among(queries, self._found(effort, queries, candidates, selector).rows, k)
 
     def _found(self, effort: int, queries: Floats, k: int, selector: Any) -> Neighbours:
         """What FAISS answers; its scores are estimates where it keeps codes."""
@@ -211,6 +217,13 @@ class DenseIndex:
             scores[rows == NOTHING] = -np.inf
         return Neighbours(rows, scores)
 
+    def _untuned(self) -> int:
+        """The effort without a tuning: what the file of inverted lists says, if it says one."""
+        if self._graph:
+            return _EF_SEARCH
+        probes = int(getattr(self._inner, "nprobe", 1))
+        return probes if probes > 1 else _NPROBE
+
     def _overruled(self, tuning: Tuning) -> Tuning:
         """The configuration's own effort goes before the measured one."""
         if self._graph:
@@ -220,8 +233,15 @@ class DenseIndex:
         return replace(tuning, effort=0)
 
     def save(self, folder: Path) -> None:
-        """Write dense.faiss."""
+        """Write dense.faiss; inverted lists with their effort, for whoever opens the file alone."""
+        if isinstance(self._inner, faiss.IndexIVF):
+            self._inner.nprobe = self.tuning.effort
         faiss.write_index(self._index, str(folder / FILE))
+
+
+def wide(k: int) -> int:
+    """How many of the best by their codes are scored anew where k rows are asked for."""
+    return max(_RESCORED, _RESCORED_TIMES * k)
 
 
 def _inner(index: Any) -> Any:

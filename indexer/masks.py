@@ -32,6 +32,13 @@ class Masks:
             return cast(Mask | None, mask)
         return np.unpackbits(cast(Bits, mask), count=self.rows, bitorder="little").view(np.bool_)
 
+    def packed(self, number: int) -> Bits | None:
+        """One of the distinct masks, a bit a row."""
+        mask = self.distinct[number]
+        if mask is None or mask.dtype == np.uint8:
+            return cast(Bits | None, mask)
+        return np.packbits(cast(Mask, mask), bitorder="little")
+
     def parts(self, queries: int, masks: int) -> Iterator[Ints]:
         """The queries that may find something: at most `queries` at once, rising, under at most `masks` masks."""
         keeps = np.array([mask is None or mask.any() for mask in self.distinct], bool)

@@ -3,9 +3,10 @@
 import logging
 import threading
 import weakref
-from collections.abc import Callable
-from functools import cache
+from collections.abc import Callable, Sequence
+from functools import cache, partial
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -13,30 +14,41 @@ import torch
 from indexer import fallbacks
 from indexer.arrays import Floats
 from indexer.card import CardIndex
+from indexer.card_lists import CardLists, size_on_card
 from indexer.config import IndexerConfig
+from indexer.dense import FILE, DenseIndex, wide
 from indexer.device import card
 from indexer.exact import ExactIndex
 from indexer.index import Index
 from indexer.remote import in_use, open_remote
-from indexer.room import Memory, Resident, card_memory, verdict
+from indexer.room import Memory, Resident, Verdict, card_memory, needed, verdict
 
 logger = logging.getLogger(__name__)
 
 # Off by more than this, a card's scores are wrong and not only rounded: both are float32.
 _AGREES = 1e-4
+# Neighbours of a search that is tried, and the share of them that codes must lead to: where one is missed, the scores
+# of those after it are others too.
+_FOUND, _BY_CODES = 10, 0.9
+
+
+# What is on a card.
+Placed: TypeAlias = CardIndex | CardLists
+# Opens the inverted lists of codes of an index, which the CPU searches; None where it has none.
+Coded = Callable[[], DenseIndex | None]
 
 
 class Residents:
     """The indexes that are on a card, for as long as they live."""
 
     def __init__(self) -> None:
-        self._held: weakref.WeakKeyDictionary[CardIndex, tuple[torch.device, Resident]] = weakref.WeakKeyDictionary()
+        self._held: weakref.WeakKeyDictionary[Placed, tuple[torch.device, Resident]] = weakref.WeakKeyDictionary()
 
     def of(self, device: torch.device) -> list[Resident]:
         """Those on one card."""
         return [resident for place, resident in self._held.values() if place == device]
 
-    def add(self, index: CardIndex, device: torch.device, resident: Resident) -> None:
+    def add(self, index: Placed, device: torch.device, resident: Resident) -> None:
         """Count `index` until its last reference is gone."""
         self._held[index] = (device, resident)
 
@@ -47,18 +59,25 @@ _placing = threading.Lock()
 
 
 def on_card(vectors: Floats, folder: Path, config: IndexerConfig) -> Index | None:
-    """The exact index of `vectors` on the configured card; None where there is none, or where it will not do.
+    """The index of `vectors` on the configured card; None where there is none, or where it will not do.
 
     `folder` is the directory of the store that the index is opened from. Where another process holds the card for this
     one, that is asked. Raises `ConfigError` where a card is asked for that is not there. All else that goes wrong is
     told in a warning, and the CPU searches.
     """
+    coded = partial(coded_in, folder, vectors, config)
     if (holder := in_use()) is not None:
-        return open_remote(holder, vectors, folder)
+        return open_remote(holder, vectors, folder, lambda: coded() or ExactIndex(vectors))
     device = card(config.device)
     if device is None:
         return None
-    return placed(vectors, folder.parent.name, torch.device(device.type, device.index or 0))
+    return placed(vectors, folder.parent.name, torch.device(device.type, device.index or 0), coded=coded)
+
+
+def coded_in(folder: Path, vectors: Floats, config: IndexerConfig) -> DenseIndex | None:
+    """The inverted lists of codes that `folder` holds; None where its index is of another kind."""
+    index = DenseIndex.load("", folder, vectors, config) if (folder / FILE).exists() else None
+    return index if index is not None and index.lists is not None else None
 
 
 def _warn(device: torch.device, why: str) -> None:
@@ -73,42 +92,56 @@ def placed(
     memory: Memory = card_memory,
     residents: Residents = _residents,
     refuse: Callable[[torch.device, str], None] = _warn,
-) -> CardIndex | None:
-    """The exact index of `vectors` on `device`, if the device works and has room; else None, and `refuse` says why."""
+    coded: Coded = lambda: None,
+) -> Placed | None:
+    """The index of `vectors` on `device`: exact where there is room for that, else the lists of codes.
+
+    None where the device does not work or has room for neither; `refuse` says why.
+    """
     with _placing:
-        if fault := fault_of(device):
-            refuse(device, fault)
-            return None
         try:
-            found = verdict(len(vectors), vectors.shape[1], shelf, residents.of(device), memory(device))
-            if not found.admitted:
-                refuse(device, found.told)
-                return None
-            index = CardIndex(vectors, device, resident=found.full)
+            index, found = _made(vectors, shelf, device, residents.of(device), memory, coded)
         except RuntimeError as error:
             # Another process may have taken the memory since it was counted.
-            refuse(device, str(error))
+            index, found = None, Verdict(None, str(error))
+        if index is None or found.form is None:
+            refuse(device, found.told)
             return None
-        residents.add(index, device, Resident(shelf, index.size, found.full))
-        logger.info("%d vectors are searched on %s: %s", len(index), device, found.told)
+        residents.add(index, device, Resident(shelf, index.size, found.form))
+        logger.info("%d vectors are searched on %s, %s: %s", len(index), device, found.form, found.told)
         return index
+
+
+def _made(
+    vectors: Floats, shelf: str, device: torch.device, there: Sequence[Resident], memory: Memory, coded: Coded
+) -> tuple[Placed | None, Verdict]:
+    """The index, if the device works and has room, and what is to be told."""
+    if fault := fault_of(device):
+        return None, Verdict(None, fault)
+    what = f"{len(vectors):,} vectors of {vectors.shape[1]}"
+    exact = verdict(what, needed(*vectors.shape), shelf, there, memory(device))
+    if exact.form is not None:
+        return CardIndex(vectors, device, resident=exact.form == "full"), exact
+    own = coded()
+    size = None if own is None else size_on_card(own)
+    if own is None or size is None:
+        return None, exact
+    if fault := fault_of_lists(device):
+        return None, Verdict(None, f"{exact.told}; {fault}")
+    found = verdict(f"their codes, of {what},", {"codes": size}, shelf, there, memory(device))
+    if found.form is None:
+        return None, Verdict(None, f"{exact.told}; {found.told}")
+    logger.warning("%s searches codes in place of vectors: %s.", device, exact.told)
+    return CardLists(own, vectors, device), found
 
 
 @cache
 def fault_of(device: torch.device) -> str | None:
     """Why a card cannot be searched on, found by a small search compared with the CPU's; None where it can."""
-    random = np.random.default_rng(0)
-    vectors = random.normal(size=(1_000, 32)).astype(np.float32)
-    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    mask = np.arange(1_000) % 3 == 0
+    vectors = _trial_vectors(1_000)
     try:
         index = CardIndex(vectors, device, chunk=256)
-        masks = [None, mask, None, mask, None]
-        found = [index.search(vectors[:5], 10, kept) for kept in (None, mask)]
-        expected = [ExactIndex(vectors).search(vectors[:5], 10, kept).scores for kept in (None, mask)]
-        found.append(index.search_each(vectors[:5], 10, masks))
-        expected.append(np.array([expected[kept is not None][place] for place, kept in enumerate(masks)]))
-        if not np.allclose([each.scores for each in found], expected, atol=_AGREES):
+        if _agreement(index, vectors) < 1:
             return f"a search on {device} finds other neighbours than the CPU"
         if index.widened or index.given_up:
             # Answers are right even so, but it is the second scan or the CPU that gives them.
@@ -116,3 +149,34 @@ def fault_of(device: torch.device) -> str | None:
     except Exception as error:  # Whatever a driver raises, the CPU still works.
         return f"a search on {device} failed: {error}"
     return None
+
+
+@cache
+def fault_of_lists(device: torch.device) -> str | None:
+    """As `fault_of`, of codes. A fifth of the rows is scored anew: codes that mean nothing would find a fifth."""
+    vectors = _trial_vectors(5 * wide(_FOUND))
+    config = IndexerConfig.model_validate({"nprobe": 4, "device": "cpu"})
+    try:
+        own = DenseIndex.build("IVF4,PQ16x4fs", vectors, config).extended(vectors)
+        if _agreement(CardLists(own, vectors, device, block=2**16, picked=1_024), vectors) < _BY_CODES:
+            return f"a search of codes on {device} finds other neighbours than the CPU"
+    except Exception as error:  # As above.
+        return f"a search of codes on {device} failed: {error}"
+    return None
+
+
+def _trial_vectors(rows: int) -> Floats:
+    vectors = np.random.default_rng(0).normal(size=(rows, 32)).astype(np.float32)
+    return np.asarray(vectors / np.linalg.norm(vectors, axis=1, keepdims=True), np.float32)
+
+
+def _agreement(index: Placed, vectors: Floats) -> float:
+    """The share found of what `ExactIndex` finds: without a mask, under one, and both in one batch."""
+    mask = np.arange(len(vectors)) % 3 == 0
+    masks = [None, mask, None, mask, None]
+    queries, exact = vectors[:5], ExactIndex(vectors)
+    found = [index.search(queries, _FOUND, kept).scores for kept in (None, mask)]
+    expected = [exact.search(queries, _FOUND, kept).scores for kept in (None, mask)]
+    found.append(index.search_each(queries, _FOUND, masks).scores)
+    expected.append(exact.search_each(queries, _FOUND, masks).scores)
+    return float(np.isclose(found, expected, rtol=0, atol=_AGREES).mean())

@@ -4,9 +4,10 @@ import logging
 import threading
 import weakref
 from collections.abc import Callable, Sequence
+from functools import partial
 from multiprocessing import current_process
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 
@@ -14,11 +15,13 @@ from indexer import fallbacks
 from indexer.agreement import Forward
 from indexer.arrays import Array, Floats, Mask
 from indexer.exact import ExactIndex
-from indexer.index import Neighbours
+from indexer.index import Index, Neighbours
 from indexer.masks import Masks
 from indexer.wire import Line, Message, connected
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 # Seconds that an answer may take: far more than any does, unless a release of many gigabytes is just being copied to
 # the card. To open something, such a copy is made or a model is loaded, and those who ask at once wait for each other.
@@ -86,16 +89,25 @@ def _exchanged(line: Line, told: dict[str, Any], arrays: tuple[Array, ...]) -> M
     return message
 
 
-class _Shared:
-    """Something that is open in the card process for as long as this object lives."""
+class _Shared(Generic[T]):
+    """Something that is open in the card process for as long as this object lives; `local` opens its stand-in."""
 
     # What `fallbacks` counts it as.
     stage: str
 
-    def __init__(self, card: CardProcess, line: Line, of: str) -> None:
+    def __init__(self, card: CardProcess, line: Line, of: str, local: Callable[[], T]) -> None:
         self._card, self._of = card, of
+        self._load = local
+        self._local: T | None = None
+        self._loading = threading.Lock()
         self._said = False
         weakref.finalize(self, line.close)
+
+    def _loaded(self) -> T:
+        with self._loading:
+            if self._local is None:
+                self._local = self._load()
+            return self._local
 
     def _warn(self, error: CardError) -> None:
         fallbacks.count(self.stage)
@@ -104,32 +116,34 @@ class _Shared:
         self._said = True
 
 
-class RemoteIndex(_Shared):
-    """An `Index` of `vectors` that the card process searches; where it does not, the CPU does, exactly too."""
+class RemoteIndex(_Shared[Index]):
+    """An `Index` of `vectors` that the card process searches; where it does not, the CPU does."""
 
     stage = "search"
 
-    def __init__(self, card: CardProcess, line: Line, told: dict[str, Any], vectors: Floats) -> None:
-        super().__init__(card, line, told["of"])
+    def __init__(
+        self, card: CardProcess, line: Line, told: dict[str, Any], vectors: Floats, local: Callable[[], Index]
+    ) -> None:
+        super().__init__(card, line, told["of"], local)
         self.kind = f"{told['kind']}, shared"
-        self._exact = ExactIndex(vectors)
+        self._vectors = vectors
 
     @property
     def dimensions(self) -> int:
-        return self._exact.dimensions
+        return int(self._vectors.shape[1])
 
     def __len__(self) -> int:
-        return len(self._exact)
+        return len(self._vectors)
 
     def search(self, queries: Floats, k: int, mask: Mask | None = None) -> Neighbours:
         """See `Index.search`."""
         found = self._asked(queries, k, [mask] * len(queries))
-        return self._exact.search(queries, k, mask) if found is None else found
+        return self._loaded().search(queries, k, mask) if found is None else found
 
     def search_each(self, queries: Floats, k: int, masks: Sequence[Mask | None]) -> Neighbours:
         """See `Index.search_each`."""
         found = self._asked(queries, k, masks)
-        return self._exact.search_each(queries, k, masks) if found is None else found
+        return self._loaded().search_each(queries, k, masks) if found is None else found
 
     def _asked(self, queries: Floats, k: int, masks: Sequence[Mask | None]) -> Neighbours | None:
         """The card process's answer, where it gives one; each distinct mask goes out once."""
@@ -148,16 +162,10 @@ class RemoteIndex(_Shared):
         """Nothing: vectors.npy is the index."""
 
 
-class RemoteForward(_Shared):
+class RemoteForward(_Shared[Forward]):
     """A `Forward` that runs in the card process; where it does not, the one that `local` loads does."""
 
     stage = "encoder"
-
-    def __init__(self, card: CardProcess, line: Line, of: str, local: Callable[[], Forward]) -> None:
-        super().__init__(card, line, of)
-        self._load = local
-        self._local: Forward | None = None
-        self._loading = threading.Lock()
 
     def __call__(self, input_ids: np.ndarray, attention_mask: np.ndarray) -> Floats:
         """See `Forward`."""
@@ -168,14 +176,14 @@ class RemoteForward(_Shared):
             self._warn(error)
             return self._loaded()(input_ids, attention_mask)
 
-    def _loaded(self) -> Forward:
-        with self._loading:
-            self._local = self._local or self._load()
-            return self._local
 
+def open_remote(
+    card: CardProcess, vectors: Floats, folder: Path, local: Callable[[], Index] | None = None
+) -> RemoteIndex | None:
+    """The index of `vectors`, mapped from a file of `folder`, on the card; None, with a warning, if it is refused.
 
-def open_remote(card: CardProcess, vectors: Floats, folder: Path) -> RemoteIndex | None:
-    """The index of `vectors`, mapped from a file of `folder`, on the card; None, with a warning, if it is refused."""
+    `local` opens what stands in for the card, by default exact search.
+    """
     try:
         if not isinstance(vectors.base, np.memmap) or vectors.base.filename is None:
             raise CardError("they are not mapped from a file")
@@ -184,7 +192,7 @@ def open_remote(card: CardProcess, vectors: Floats, folder: Path) -> RemoteIndex
         fallbacks.count("search")
         logger.warning("The CPU searches the vectors of %s in place of the card: %s.", folder, error)
         return None
-    return RemoteIndex(card, line, told, vectors)
+    return RemoteIndex(card, line, told, vectors, local or partial(ExactIndex, vectors))
 
 
 _card: CardProcess | None = None

@@ -18,7 +18,7 @@ from indexer.card_encoder import CardEncoder
 from indexer.config import IndexerConfig
 from indexer.device import choose
 from indexer.errors import VitrineError
-from indexer.placement import placed
+from indexer.placement import coded_in, placed
 from indexer.store import Store
 from indexer.threads import pin_to_one_thread
 from indexer.wire import Line, Message, accepted, listening
@@ -71,14 +71,16 @@ def opened(settings: Settings, device: torch.device, folder: Path, what: str, na
     Raises `VitrineError` where the device does not have it, with the reason.
     """
     if what == "index":
-        return _index(Path(name), device)
+        return _index(Path(name), device, settings.indexer)
     config = settings.indexer.model_copy(update={"device": str(device), "threads": settings.indexer.threads or 1})
     return _encoder(Store(settings.store), name, config, device, folder)
 
 
-def _index(path: Path, device: torch.device) -> Searches:
+def _index(path: Path, device: torch.device, config: IndexerConfig) -> Searches:
     reasons: list[str] = []
-    index = placed(mapped(path), path.parent.parent.name, device, refuse=lambda _, why: reasons.append(why))
+    vectors, shelf = mapped(path), path.parent.parent.name
+    coded = partial(coded_in, path.parent, vectors, config)
+    index = placed(vectors, shelf, device, refuse=lambda _, why: reasons.append(why), coded=coded)
     if index is None:
         raise VitrineError(f"{device}: {reasons[0]}")
     return Searches(index)

@@ -7,8 +7,8 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from indexer.arrays import Array, Bits, Floats
-from indexer.card import CardIndex
 from indexer.encoder import Encoder
+from indexer.placement import Placed
 from indexer.wire import Message
 
 
@@ -35,7 +35,7 @@ class Search(NamedTuple):
 class Searches:
     """The searches of one index."""
 
-    def __init__(self, index: CardIndex) -> None:
+    def __init__(self, index: Placed) -> None:
         self.told: dict[str, Any] = {"kind": index.kind}
         self._index = index
 

@@ -1,5 +1,6 @@
 """What each stage will run on, on a machine and by a configuration, and why."""
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -11,7 +12,7 @@ from indexer.device import choose
 from indexer.errors import ConfigError
 from indexer.kinds import GRAPH
 from indexer.placement import fault_of
-from indexer.room import verdict
+from indexer.room import Form, needed, needed_for_codes, verdict
 from server.config import Settings
 from server.machine import Machine
 
@@ -79,8 +80,17 @@ def _search(machine: Machine, config: IndexerConfig, index: Mapping[str, Any] | 
     if index is None:
         return Use(stage, on_card, "if there is room: there is no index yet to tell")
     memory = machine.cards[device.index or 0].memory
-    found = verdict(index["counts"]["products"], index["dimensions"], "indexes", [], memory)
-    return Use(stage, on_card if found.admitted else on_cpu, found.told)
+    rows, dimensions, kind = index["counts"]["products"], index["dimensions"], index["index"]["kind"]
+    what = f"{rows:,} vectors of {dimensions}"
+    found = verdict(what, needed(rows, dimensions), "indexes", [], memory)
+    if found.form is not None:
+        return Use(stage, on_card, found.told)
+    if coded := re.fullmatch(r"IVF(\d+),PQ(\d+)x4fs", kind):
+        lists, parts = map(int, coded.groups())
+        sizes: dict[Form, int] = {"codes": needed_for_codes(rows, -(-parts // 2), lists, dimensions)}
+        codes = verdict(f"their codes, of {what},", sizes, "indexes", [], memory)
+        return Use(stage, f"{_named(device, machine)}, {kind}" if codes.form else on_cpu, f"{found.told}; {codes.told}")
+    return Use(stage, on_cpu, found.told)
 
 
 def _network(machine: Machine, settings: Settings, probe: Probe) -> Use:

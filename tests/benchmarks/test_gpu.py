@@ -238,8 +238,26 @@ def test_a_size_that_cannot_be_had_leaves_the_others(tmp_path: Path, monkeypatch
     assert section["index"] == "none"
 
 
+def test_codes_are_measured_beside_their_tuning(tmp_path: Path) -> None:
+    out = tmp_path / "gpu.json"
+    words = ["--only", "codes", "--device", "cpu", "--rows", "3000", "--batches", "1,4", "--k", "5,20"]
+    assert gpu.main([*words, "--dimensions", "16", "--seconds", "0", "--out", str(out)]) == 0
+    section = read(out)["sections"]["codes"]
+    assert section["index"] == "IVF256,PQ8x4 on cpu (float32)"
+    assert section["tuning"]["3000"]["kind"] == "IVF256,PQ8x4fs"
+    effort = section["tuning"]["3000"]["tuning"]["effort"]
+    [tuned] = [point for point in section["tuning"]["3000"]["tuning"]["points"] if point["effort"] == effort]
+    assert {(p["batch"], p["k"], p["mask"]) for p in section["points"]} == {
+        (batch, k, mask) for batch in (1, 4) for k in (5, 20) for mask in ("none", "one", "each")
+    }
+    for point in section["points"]:
+        assert point["queries_per_second"] == pytest.approx(1e3 * point["batch"] / point["ms"])
+        # Under a mask every row that it keeps is compared.
+        assert point["recall"] == 1.0 if point["mask"] != "none" else point["recall"] > tuned["recall"] - 0.2
+
+
 def test_sections_are_named_in_their_own_order() -> None:
-    assert gpu.parsed(["--only", "served,search"]).only == ["search", "served"]
+    assert gpu.parsed(["--only", "served,codes,search"]).only == ["search", "codes", "served"]
     assert gpu.parsed(["--rows", "1_000,20"]).rows == [1_000, 20]
     with pytest.raises(SystemExit):
         gpu.parsed(["--only", "sarch"])

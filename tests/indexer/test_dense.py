@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -199,3 +200,13 @@ def test_what_codes_estimate_is_scored_anew(kind: str, clustered: Draw) -> None:
 def test_lists_are_tried_in_steps_of_at_most_a_half(clustered: Draw) -> None:
     index = DenseIndex.build("IVF16,Flat", clustered(2_000, 1), CONFIG)
     assert list(index.efforts(100)) == [1, 2, 3, 4, 6, 8, 12, 16]
+
+
+def test_a_file_of_inverted_lists_keeps_its_effort(clustered: Draw, tmp_path: Path) -> None:
+    vectors = clustered(2_000, 1)
+    index = DenseIndex.build("IVF16,PQ8x4fs", vectors, CONFIG).extended(vectors)
+    index.with_tuning(replace(index.tuning, effort=7)).save(tmp_path)
+    config = IndexerConfig(device="cpu")
+    assert DenseIndex.load("IVF16,PQ8x4fs", tmp_path, vectors, config).tuning.effort == 7
+    tuned = Tuning(0.98, 5)
+    assert DenseIndex.load("IVF16,PQ8x4fs", tmp_path, vectors, config, tuned).tuning.effort == 5

@@ -9,6 +9,7 @@ import torch
 
 from indexer.arrays import Doubles, Floats, Mask
 from indexer.card import CardIndex
+from indexer.card_lists import CardLists
 from indexer.config import IndexerConfig
 from indexer.dense import DenseIndex, open_index
 from indexer.exact import ExactIndex
@@ -20,7 +21,14 @@ CARDS = {
     "exact on cpu (float16)": ("cpu", torch.float16),
     "exact on cuda:0 (float16)": ("cuda:0", torch.float16),
 }
-EVERY_KEY = ("exact", "Flat", "HNSW32", "IVF16,Flat", "IVF16,PQ8x4fs", "SQ8", *CARDS)
+# Codes on a card, of an index that has them.
+CODED = "IVF16,PQ8x4fs"
+CARD_LISTS = {
+    "IVF16,PQ8x4 on cpu (float32)": ("cpu", torch.float32),
+    "IVF16,PQ8x4 on cpu (float16)": ("cpu", torch.float16),
+    "IVF16,PQ8x4 on cuda:0 (float16)": ("cuda:0", torch.float16),
+}
+EVERY_KEY = ("exact", "Flat", "HNSW32", "IVF16,Flat", CODED, "SQ8", *CARDS, *CARD_LISTS)
 EXACT = ("exact", "Flat", *CARDS)
 PARAMETERS = [pytest.param(key, marks=[pytest.mark.gpu] if "cuda" in key else []) for key in EVERY_KEY]
 CONFIG = IndexerConfig(nprobe=8)
@@ -42,16 +50,30 @@ def index(request: pytest.FixtureRequest, vectors: Floats) -> Index:
     return made(request.param, vectors)
 
 
-def made(kind: str, vectors: Floats) -> Index:
+def made(kind: str, vectors: Floats, trained: Floats | None = None, config: IndexerConfig = CONFIG) -> Index:
+    """An index of `vectors`, trained on others if they are given."""
     if kind in CARDS:
         device, dtype = CARDS[kind]
         return CardIndex(vectors, torch.device(device), dtype, chunk=512)
-    return ExactIndex(vectors) if kind == "exact" else DenseIndex.build(kind, vectors, CONFIG).extended(vectors)
+    if kind in CARD_LISTS:
+        device, dtype = CARD_LISTS[kind]
+        own = dense(CODED, vectors, trained, config)
+        return CardLists(own, vectors, torch.device(device), dtype, block=2**16, picked=1_000)
+    return ExactIndex(vectors) if kind == "exact" else dense(kind, vectors, trained, config)
+
+
+def dense(kind: str, vectors: Floats, trained: Floats | None, config: IndexerConfig) -> DenseIndex:
+    return DenseIndex.build(kind, vectors if trained is None else trained, config).extended(vectors)
 
 
 def opened(kind: str, folder: Path) -> Index:
     vectors = np.load(folder / "vectors.npy", mmap_mode="r")
-    return made(kind, vectors) if kind in CARDS else open_index(kind, folder, vectors, CONFIG)
+    if kind in CARDS:
+        return made(kind, vectors)
+    if kind in CARD_LISTS:
+        device, dtype = CARD_LISTS[kind]
+        return CardLists(DenseIndex.load(CODED, folder, vectors, CONFIG), vectors, torch.device(device), dtype)
+    return open_index(kind, folder, vectors, CONFIG)
 
 
 def oracle(vectors: Floats, queries: Floats, k: int, mask: Mask | None = None) -> tuple[Doubles, Doubles]:
@@ -113,7 +135,9 @@ def test_a_selective_filter_is_answered_exactly(index: Index, vectors: Floats, q
     exact = ExactIndex(vectors).search(queries, 20, keeping(share))
     np.testing.assert_array_equal(found.rows, exact.rows)
     # Another sum of the same products, where a card makes it.
-    np.testing.assert_allclose(found.scores, exact.scores, atol=1e-6 if index.kind in CARDS else 0, rtol=0)
+    np.testing.assert_allclose(
+        found.scores, exact.scores, atol=1e-6 if index.kind in (*CARDS, *CARD_LISTS) else 0, rtol=0
+    )
 
 
 def test_an_empty_mask_finds_nothing(index: Index, queries: Floats) -> None:
@@ -125,9 +149,7 @@ def test_an_empty_mask_finds_nothing(index: Index, queries: Floats) -> None:
 
 @pytest.mark.parametrize("kind", PARAMETERS)
 def test_k_beyond_the_rows_is_filled_up(kind: str, vectors: Floats, queries: Floats) -> None:
-    few = vectors[:20]
-    trained = kind != "exact" and kind not in CARDS
-    index = DenseIndex.build(kind, vectors, IndexerConfig(nprobe=16)).extended(few) if trained else made(kind, few)
+    index = made(kind, vectors[:20], vectors, IndexerConfig(nprobe=16))
     rows, scores = index.search(queries, 30)
     assert rows.shape == scores.shape == (len(queries), 30)
     assert [sorted(found) for found in rows[:, :20].tolist()] == [list(range(20))] * len(queries)

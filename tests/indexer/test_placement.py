@@ -1,20 +1,23 @@
 import logging
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from card_forms import unit
 
 from indexer import dense, fallbacks, placement
 from indexer.arrays import Floats, Mask
 from indexer.card import CardIndex
+from indexer.card_lists import CardLists
 from indexer.config import IndexerConfig
-from indexer.dense import open_index
+from indexer.dense import DenseIndex, open_index
 from indexer.errors import ConfigError
 from indexer.exact import ExactIndex
 from indexer.index import Neighbours
-from indexer.placement import Residents, fault_of, on_card, placed
+from indexer.placement import Coded, Residents, coded_in, fault_of, fault_of_lists, on_card, placed
 from indexer.room import RESERVE, card_memory
 
 # Everything but the card itself.
@@ -31,9 +34,11 @@ def memory(free: int) -> placement.Memory:
 
 @pytest.fixture(autouse=True)
 def _tried_anew() -> Iterator[None]:
-    fault_of.cache_clear()
+    for tried in (fault_of, fault_of_lists):
+        tried.cache_clear()
     yield
-    fault_of.cache_clear()
+    for tried in (fault_of, fault_of_lists):
+        tried.cache_clear()
 
 
 def test_without_a_card_the_index_is_the_manifests(tmp_path: Path) -> None:
@@ -73,7 +78,7 @@ def test_the_chosen_card_is_asked_with_the_shelf(
 ) -> None:
     asked: list[tuple[str, torch.device]] = []
     monkeypatch.setattr(placement, "card", lambda _: torch.device(chosen))
-    monkeypatch.setattr(placement, "placed", lambda _, shelf, device: asked.append((shelf, device)))
+    monkeypatch.setattr(placement, "placed", lambda _, shelf, device, **__: asked.append((shelf, device)))
     on_card(VECTORS, tmp_path / "indexes" / "7", IndexerConfig())
     assert asked == [("indexes", torch.device(place))]
 
@@ -83,7 +88,7 @@ def test_where_there_is_room_the_index_is_placed_and_counted_while_it_lives() ->
     index = placed(VECTORS, "indexes", CPU, memory(10**6), residents)
     assert index is not None
     assert index.search(VECTORS[:1], 1).rows.tolist() == [[0]]
-    assert residents.of(CPU) == [("indexes", SIZE, True)]
+    assert residents.of(CPU) == [("indexes", SIZE, "full")]
     assert residents.of(torch.device("cuda:0")) == []
     del index
     assert residents.of(CPU) == []
@@ -181,6 +186,104 @@ def test_a_device_whose_scores_are_noise_is_not_used(
     """`CardIndex` would answer from the CPU, rightly: that is no reason to use the card."""
     monkeypatch.setattr(torch, "mm", lambda a, b, out: out.fill_(0.5))
     assert "off by more than rounding" in refused(caplog)
+
+
+# Half a byte for each two of 16 components, a row's number and 16 centres: less than the 32 bytes of half precision.
+CODED = unit(2_000, 16)
+OF_CODES = 2_000 * (4 + 4) + 16 * (4 * 16 + 8)
+
+
+def coded(kind: str = "IVF16,PQ8x4fs") -> DenseIndex:
+    return DenseIndex.build(kind, CODED, IndexerConfig(nprobe=16, device="cpu")).extended(CODED)
+
+
+def test_where_vectors_do_not_fit_their_codes_are_placed(caplog: pytest.LogCaptureFixture) -> None:
+    residents = Residents()
+    with caplog.at_level(logging.INFO):
+        index = placed(CODED, "indexes", CPU, memory(2 * OF_CODES), residents, coded=coded)
+    assert isinstance(index, CardLists)
+    assert index.kind == "IVF16,PQ8x4 on cpu (float32)"
+    assert residents.of(CPU) == [("indexes", index.size, "codes")]
+    warned, told = (record.getMessage() for record in caplog.records)
+    assert warned.startswith("cpu searches codes in place of vectors: 2,000 vectors of 16 need")
+    assert told.startswith("2000 vectors are searched on cpu, codes:")
+    exact, mask = ExactIndex(CODED), np.arange(2_000) % 2 == 0
+    np.testing.assert_array_equal(index.search(CODED[:5], 9).rows, exact.search(CODED[:5], 9).rows)
+    np.testing.assert_array_equal(index.search(CODED[:5], 9, mask).rows, exact.search(CODED[:5], 9, mask).rows)
+    del index
+    assert residents.of(CPU) == []
+
+
+def test_where_vectors_fit_nobody_asks_for_codes() -> None:
+    index = placed(CODED, "indexes", CPU, memory(10**9), Residents(), coded=lambda: pytest.fail("not to be opened"))
+    assert isinstance(index, CardIndex)
+
+
+def test_after_codes_come_codes_so_that_every_swap_has_its_room() -> None:
+    residents = Residents()
+    first = placed(CODED, "indexes", CPU, memory(2 * OF_CODES), residents, coded=coded)
+    second = placed(CODED, "indexes", CPU, memory(10**9), residents, coded=coded)
+    assert isinstance(first, CardLists)
+    assert isinstance(second, CardLists)
+    del first, second
+    assert isinstance(placed(CODED, "indexes", CPU, memory(10**9), residents, coded=coded), CardIndex)
+
+
+def told_refusal(free: int, opened: Coded, caplog: pytest.LogCaptureFixture) -> str:
+    caplog.clear()
+    with caplog.at_level(logging.WARNING):
+        assert placed(CODED, "indexes", CPU, memory(free), Residents(), coded=opened) is None
+    [record] = caplog.records
+    return record.getMessage()
+
+
+def test_where_neither_fits_both_are_told(caplog: pytest.LogCaptureFixture) -> None:
+    told = told_refusal(2 * OF_CODES - 1, coded, caplog)
+    assert told.startswith("The CPU searches in place of cpu: 2,000 vectors of 16 need ")
+    assert "; their codes, of 2,000 vectors of 16, need " in told
+
+
+def test_an_index_without_such_codes_is_searched_by_the_cpu(caplog: pytest.LogCaptureFixture) -> None:
+    for opened in (lambda: None, lambda: coded("IVF16,Flat")):
+        assert "codes" not in told_refusal(2 * OF_CODES, opened, caplog)
+
+
+@pytest.mark.parametrize("scores", ["wrong", "failing"])
+def test_a_device_whose_codes_score_wrongly_is_not_used(
+    scores: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def decoded(self: CardLists, places: torch.Tensor) -> torch.Tensor:
+        if scores == "failing":
+            raise RuntimeError("no kernel image is available")
+        return torch.zeros((len(places), self._words.shape[1] * len(self._bytes)))
+
+    monkeypatch.setattr(CardLists, "_decoded", decoded)
+    told = told_refusal(2 * OF_CODES, coded, caplog)
+    wrong = scores == "wrong"
+    assert told.endswith(" finds other neighbours than the CPU." if wrong else "failed: no kernel image is available.")
+    assert "; a search of codes on cpu " in told
+
+
+def test_the_codes_of_a_folder_are_opened_as_they_were_tuned(tmp_path: Path) -> None:
+    config = IndexerConfig(device="cpu")
+    assert coded_in(tmp_path, CODED, config) is None
+    for kind, found in (("IVF16,PQ8x4fs", True), ("HNSW8", False)):
+        index = DenseIndex.build(kind, CODED, config).extended(CODED)
+        index.with_tuning(replace(index.tuning, effort=11)).save(tmp_path)
+        opened = coded_in(tmp_path, CODED, config)
+        assert (opened is not None) == found
+        if opened is not None:
+            assert opened.tuning.effort == 11
+            assert coded_in(tmp_path, CODED, IndexerConfig(device="cpu", nprobe=3)).tuning.effort == 3
+
+
+@pytest.mark.gpu
+def test_a_card_searches_codes() -> None:
+    device = torch.device("cuda:0")
+    assert fault_of_lists(device) is None
+    index = placed(CODED, "indexes", device, memory(2 * OF_CODES), Residents(), coded=coded)
+    assert index is not None
+    assert index.kind == "IVF16,PQ8x4 on cuda:0 (float16)"
 
 
 @pytest.mark.gpu

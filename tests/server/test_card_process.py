@@ -17,11 +17,13 @@ import torch
 from harness import Trained
 from words import word_encoder
 
-from indexer import remote, tuned
+from indexer import fallbacks, remote, tuned
 from indexer.agreement import AGREEMENT
 from indexer.arrays import Floats, Mask, mapped
 from indexer.card import CardIndex
+from indexer.card_lists import size_on_card
 from indexer.config import IndexerConfig
+from indexer.dense import DenseIndex, open_index
 from indexer.encoder import load_encoder
 from indexer.exact import ExactIndex
 from indexer.index import Neighbours
@@ -215,6 +217,41 @@ def test_a_refusal_says_why_and_the_worker_searches_on_the_cpu(
     assert record.name == "indexer.remote"
     assert "in place of the card: cpu: 1,001 vectors of 16 need" in record.getMessage()
     assert "for the release that follows" in record.getMessage()
+
+
+def test_codes_are_placed_where_vectors_do_not_fit_and_stand_in_for_the_card(
+    serve: Callable[[Open], CardProcess], opened: Open, saved: Floats, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The worker and the card process open the same file, and search as many of its lists."""
+    config = IndexerConfig(nprobe=3, device="cpu")
+    folder = Path(str(saved.base.filename)).parent
+    own = DenseIndex.build("IVF16,PQ8x4fs", saved, config).extended(saved)
+    own.save(folder)
+    room = RESERVE + 2 * size_on_card(own)
+    scarce = partial(placed, memory=lambda _: (room, room), residents=Residents())
+    monkeypatch.setattr(card_process, "placed", scarce)
+    card = serve(opened)
+    remote.use(card)
+    try:
+        index = open_index("IVF16,PQ8x4fs", folder, saved, IndexerConfig(device="cuda:7"))
+    finally:
+        remote.use(None)
+    assert isinstance(index, RemoteIndex)
+    assert index.kind == "IVF16,PQ8x4 on cpu (float32), shared"
+    mask = np.arange(len(saved)) % 3 == 0
+    before = fallbacks.counted().get("search", 0)
+    expected = own.search(QUERIES, 5)
+    np.testing.assert_array_equal(index.search(QUERIES, 5).rows, expected.rows)
+    filtered = index.search(QUERIES, 5, mask)
+    np.testing.assert_array_equal(filtered.rows, ExactIndex(saved).search(QUERIES, 5, mask).rows)
+    assert fallbacks.counted().get("search", 0) == before
+
+    def gone(*_: object) -> None:
+        raise CardError("gone")
+
+    monkeypatch.setattr(card, "ask", gone)
+    np.testing.assert_array_equal(index.search(QUERIES, 5).rows, expected.rows)
+    assert fallbacks.counted()["search"] == before + 1
 
 
 def test_what_cannot_be_opened_or_is_not_open_is_told(serve: Callable[[Open], CardProcess], opened: Open) -> None:
