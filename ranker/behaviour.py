@@ -1,7 +1,7 @@
 """What all users have done up to now: histories and product popularity. Training and serving fold it alike."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
 
@@ -109,6 +109,16 @@ class Behaviour:
             after = self.queries.setdefault(event.query, {})
             after[row] = after.get(row, 0.0) + weight
         return weight
+
+    def forget(self, erased: Callable[[str], bool]) -> None:
+        """Drop the histories of users of whom `erased` is true.
+
+        What they added to the counts of all stays: nothing in it says whose it was.
+        """
+        for known in (self.users, self.dislikers):
+            # A copy, since other threads read and fold meanwhile.
+            for user in [user for user in list(known) if erased(user)]:
+                known.pop(user, None)
 
     def history(self, user: str | None) -> History:
         """The history of a user; empty where nothing is known."""

@@ -1,9 +1,13 @@
-"""The journal: an append-only log of live events in SQLite. What it acknowledges is on disk."""
+"""The journal: a log of live events in SQLite, of users who can be erased. What it acknowledges is on disk."""
 
 import fcntl
+import hashlib
+import secrets
 import sqlite3
 import threading
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,7 +17,9 @@ from indexer.canonical import EVENTS, read_events
 from indexer.errors import SnapshotError
 
 FILE = "journal.sqlite"
-_VERSION = 1
+# A journal in which a user was erased is of the second version: a program that knows only the first would read that
+# user's imported events again.
+_VERSION, _ERASED_VERSION = 1, 2
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS events (
@@ -34,6 +40,23 @@ CREATE TABLE IF NOT EXISTS events (
     UNIQUE (event_id, item)
 )
 """
+# Who was erased is kept as a digest under a key of this journal's own, and when, in Unix microseconds.
+_ERASURES = """
+CREATE TABLE IF NOT EXISTS erasures (
+    number INTEGER PRIMARY KEY AUTOINCREMENT,
+    digest BLOB NOT NULL,
+    erased_at INTEGER NOT NULL
+);
+CREATE TABLE IF NOT EXISTS digest_key (key BLOB NOT NULL);
+"""
+# First what nobody is named in, of the sessions in which the user was known, while these are known themselves.
+_ERASE = (
+    """DELETE FROM events WHERE user_id IS NULL
+       AND session_id IN (SELECT session_id FROM events WHERE user_id = :user AND session_id IS NOT NULL)""",
+    "DELETE FROM events WHERE user_id = :user",
+)
+# Seconds to wait for another process that writes.
+_TIMEOUT = 30.0
 _EVERY = 2**63 - 1
 _COLUMNS = ("event_id", "item", *[name for name in EVENTS if name != "event_id"])
 
@@ -56,12 +79,62 @@ class Entry(NamedTuple):
     value: float | None = None
 
 
+class Position(NamedTuple):
+    """How far a journal was read: the numbers of the last entry and of the last erasure."""
+
+    sequence: int = 0
+    erasures: int = 0
+
+
+class Erased:
+    """Who was erased, and when: the users themselves are known by a digest only."""
+
+    def __init__(self, key: bytes, moments: Mapping[bytes, int]) -> None:
+        self._key = key
+        self._moments = moments
+
+    def __bool__(self) -> bool:
+        return bool(self._moments)
+
+    def moment(self, user: str) -> int | None:
+        """When a user was last erased, in Unix microseconds; None of one who never was."""
+        return self._moments.get(_digest(self._key, user))
+
+    def dropped(self, events: pl.DataFrame) -> pl.DataFrame:
+        """Canonical events without those of erased users, and of their sessions, up to their erasures."""
+        if not self:
+            return events
+        users = events["user_id"].unique().drop_nulls().to_list()
+        moments = {user: moment for user in users if (moment := self.moment(user)) is not None}
+        theirs = events.select(
+            pl.when(pl.col("user_id").is_null()).then(pl.col("session_id")).alias("session_id"),
+            pl.col("user_id").replace_strict(moments, default=None, return_dtype=pl.Int64).alias("until"),
+        )
+        known = events.select("session_id").with_columns(theirs["until"]).drop_nulls()
+        sessions = known.group_by("session_id").agg(pl.col("until").max().alias("session_until"))
+        until = theirs.join(sessions, on="session_id", how="left", maintain_order="left").select(
+            pl.coalesce("until", "session_until")
+        )
+        later = events["event_time"].dt.epoch("us") > until.to_series()
+        return events.filter(later.fill_null(True))
+
+
+class News(NamedTuple):
+    """What a journal holds after a position: who was erased since, and canonical events, none of theirs from before."""
+
+    position: Position
+    erased: Erased
+    events: pl.DataFrame
+
+
 class Journal:
     """Many processes may read; writes are serialised by SQLite. Safe to call from several threads."""
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._lock, self._reading = threading.Lock(), threading.Lock()
+        # Whether the write-ahead log holds what was erased.
+        self._stale = False
         # Reads go by a connection of their own: one that commits is busy until the disk has the data.
         self._connection, self._reader = _connect(path), _connect(path)
         try:
@@ -97,6 +170,8 @@ class Journal:
             except BaseException:
                 self._connection.execute("ROLLBACK")
                 raise
+            if self._stale:
+                self._empty_log()
         return written
 
     def changed(self) -> bool:
@@ -105,28 +180,103 @@ class Journal:
             before, self._version = self._version, self._seen()
         return self._version != before
 
+    def erase(self, user: str, now: Callable[[], float] = time.time) -> int:
+        """Remove a user's entries from the file, and remember that events up to `now` are not to be read elsewhere.
+
+        Returns how many entries were removed. So are those without a user of the sessions in which the user was known.
+        """
+        with self._lock:
+            # What is deleted is overwritten.
+            self._connection.execute("PRAGMA secure_delete = ON")
+            self._connection.execute("BEGIN IMMEDIATE")
+            try:
+                for statement in _ERASURES.split(";"):
+                    self._connection.execute(statement)
+                key = _key(self._connection)
+                if key is None:
+                    key = secrets.token_bytes(32)
+                    self._connection.execute("INSERT INTO digest_key (key) VALUES (?)", (key,))
+                removed = sum(self._connection.execute(each, {"user": user}).rowcount for each in _ERASE)
+                row = (_digest(key, user), round(now() * 1e6))
+                self._connection.execute("INSERT INTO erasures (digest, erased_at) VALUES (?, ?)", row)
+                self._connection.execute(f"PRAGMA user_version = {_ERASED_VERSION}")
+                self._connection.execute("COMMIT")
+            except BaseException:
+                self._connection.execute("ROLLBACK")
+                raise
+            self._stale = True
+            self._empty_log()
+        return int(removed)
+
     def sequence(self) -> int:
-        """The number of the last entry; 0 for an empty journal."""
-        with self._reading:
-            (last,) = self._reader.execute("SELECT COALESCE(MAX(sequence), 0) FROM events").fetchone()
-        return int(last)
+        """The number of the last entry that was written; 0 for an empty journal."""
+        return self.position().sequence
+
+    def position(self) -> Position:
+        """Where it ends."""
+        with self._snapshot():
+            return self._position()
+
+    def news(self, after: Position) -> News:
+        """What was written and erased after `after`, as of one moment."""
+        with self._snapshot():
+            position = self._position()
+            return News(position, self._erased(after.erasures), self._events(after.sequence, position.sequence))
+
+    def erased(self) -> Erased:
+        """Everybody who was erased."""
+        with self._snapshot():
+            return self._erased(0)
 
     def read(self, after: int = 0, up_to: int | None = None) -> pl.DataFrame:
         """Canonical events after one sequence number and up to another, in the order they were written."""
-        last = _EVERY if up_to is None else up_to
-        names = ", ".join(EVENTS)
-        with self._reading:
-            rows = self._reader.execute(
-                f"SELECT {names} FROM events WHERE sequence > ? AND sequence <= ? ORDER BY sequence", (after, last)
-            ).fetchall()
-        raw = {name: pl.Int64() if name == "event_time" else dtype for name, dtype in EVENTS.items()}
-        return pl.DataFrame(rows, schema=raw, orient="row").cast(EVENTS)  # type: ignore[arg-type]
+        with self._snapshot():
+            return self._events(after, _EVERY if up_to is None else up_to)
 
     def close(self) -> None:
         """Close the file."""
         with self._lock, self._reading:
             self._connection.close()
             self._reader.close()
+
+    @contextmanager
+    def _snapshot(self) -> Iterator[None]:
+        """All that is read meanwhile is of one moment."""
+        with self._reading:
+            self._reader.execute("BEGIN")
+            try:
+                yield
+            finally:
+                self._reader.execute("COMMIT")
+
+    def _position(self) -> Position:
+        # Not the largest number there is: its entry may have been erased.
+        numbers = dict(self._reader.execute("SELECT name, seq FROM sqlite_sequence").fetchall())
+        return Position(int(numbers.get("events", 0)), int(numbers.get("erasures", 0)))
+
+    def _events(self, after: int, up_to: int) -> pl.DataFrame:
+        return self._selected("sequence > :after AND sequence <= :up_to", {"after": after, "up_to": up_to})
+
+    def _selected(self, condition: str, values: Mapping[str, object]) -> pl.DataFrame:
+        statement = f"SELECT {', '.join(EVENTS)} FROM events WHERE {condition} ORDER BY sequence"
+        raw = {name: pl.Int64() if name == "event_time" else dtype for name, dtype in EVENTS.items()}
+        rows = self._reader.execute(statement, values).fetchall()
+        return pl.DataFrame(rows, schema=raw, orient="row").cast(EVENTS)  # type: ignore[arg-type]
+
+    def _erased(self, after: int) -> Erased:
+        if not self._position().erasures:
+            return Erased(b"", {})
+        rows = self._reader.execute(
+            "SELECT digest, MAX(erased_at) FROM erasures WHERE number > ? GROUP BY digest", (after,)
+        ).fetchall()
+        return Erased(_key(self._reader) or b"", dict(rows))
+
+    def _empty_log(self) -> None:
+        """Empty the write-ahead log, which has pages as they were before an erasure; while somebody reads, later."""
+        self._connection.execute("PRAGMA busy_timeout = 0")
+        busy, *_ = self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        self._connection.execute(f"PRAGMA busy_timeout = {round(_TIMEOUT * 1e3)}")
+        self._stale = bool(busy)
 
     def _seen(self) -> int:
         (version,) = self._reader.execute("PRAGMA data_version").fetchone()
@@ -144,26 +294,45 @@ class Journal:
         self._connection.execute("PRAGMA journal_mode = WAL")
         self._connection.execute("PRAGMA synchronous = FULL")
         self._connection.execute(_SCHEMA)
-        self._connection.execute(f"PRAGMA user_version = {_VERSION}")
+        if self._user_version() == 0:
+            self._connection.execute(f"PRAGMA user_version = {_VERSION}")
 
     def _check_version(self, path: Path) -> None:
-        (version,) = self._connection.execute("PRAGMA user_version").fetchone()
-        if version not in (0, _VERSION):
+        if (version := self._user_version()) not in (0, _VERSION, _ERASED_VERSION):
             self._connection.close()
             self._reader.close()
-            raise SnapshotError(f"{path} is a journal of version {version}; this program writes version {_VERSION}.")
+            raise SnapshotError(
+                f"{path} is a journal of version {version}; this program reads versions up to {_ERASED_VERSION}."
+            )
+
+    def _user_version(self) -> int:
+        (version,) = self._connection.execute("PRAGMA user_version").fetchone()
+        return int(version)
+
+
+def _key(connection: sqlite3.Connection) -> bytes | None:
+    found = connection.execute("SELECT key FROM digest_key").fetchone()
+    return None if found is None else bytes(found[0])
+
+
+def _digest(key: bytes, user: str) -> bytes:
+    return hashlib.blake2b(user.encode(), digest_size=16, key=key).digest()
 
 
 def _connect(path: Path) -> sqlite3.Connection:
-    return sqlite3.connect(path, check_same_thread=False, isolation_level=None, timeout=30.0)
+    return sqlite3.connect(path, check_same_thread=False, isolation_level=None, timeout=_TIMEOUT)
 
 
 def read_log(path: Path | None, store: Path, up_to: int | None = None) -> pl.DataFrame | None:
-    """The whole log in time order: imported events and the journal's `up_to` an entry. None where there is neither."""
+    """The whole log in time order: imported events and the journal's `up_to` an entry. None where there is neither.
+
+    Of a user who was erased the imported events up to then are left out.
+    """
     frames = [] if path is None else [read_events(path)]
     if (store / FILE).exists():
         journal = Journal(store / FILE)
-        frames.append(journal.read(up_to=up_to))
+        erased = journal.erased()
+        frames = [*(erased.dropped(frame) for frame in frames), journal.read(up_to=up_to)]
         journal.close()
     if not frames:
         return None

@@ -103,7 +103,7 @@ class App:
         server, live = Rpcs(self._server), self._live
         search_service_pb2_grpc.add_SearchServiceServicer_to_server(SearchService(self._desk), server)
         recommend_service_pb2_grpc.add_RecommendServiceServicer_to_server(RecommendService(self._desk), server)
-        events = EventService(self._writer, lambda: live.state.now())
+        events = EventService(self._writer, lambda: live.state.now(), live.erase)
         event_service_pb2_grpc.add_EventServiceServicer_to_server(events, server)
         catalog_service_pb2_grpc.add_CatalogServiceServicer_to_server(CatalogService(live), server)
         admin_service_pb2_grpc.add_AdminServiceServicer_to_server(AdminService(self._desk), server)

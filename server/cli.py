@@ -5,6 +5,7 @@ import typer
 from server import client, commands
 from server.doctor import doctor
 from server.serve import serve
+from server.users import user
 
 app = typer.Typer(
     help="Shop search and recommendation: build an index, train a ranker, serve both over gRPC.",
@@ -22,5 +23,6 @@ app.command("rebuild")(commands.rebuild_all)
 app.command("serve")(serve)
 for name, command in client.COMMANDS.items():
     app.command(name)(command)
+app.add_typer(user, name="user")
 app.add_typer(commands.config, name="config")
 app.command("doctor")(doctor)

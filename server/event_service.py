@@ -1,5 +1,6 @@
 """EventService: what users do, on disk before it is acknowledged and in the next answer."""
 
+import asyncio
 import math
 import uuid
 from collections.abc import Callable
@@ -23,11 +24,13 @@ Writer = Batcher[list[list[Entry]], tuple[int, int]]
 
 
 class EventService(event_service_pb2_grpc.EventServiceServicer):  # type: ignore[misc]
-    """See event_service.proto. Requests that wait together share one commit."""
+    """See event_service.proto. Events that wait together share one commit."""
 
-    def __init__(self, writer: Writer, now: Callable[[], float]) -> None:
+    def __init__(self, writer: Writer, now: Callable[[], float], erase: Callable[[str], int]) -> None:
+        """`erase` forgets a user and returns the entries removed."""
         self._writer = writer
         self._now = now
+        self._erase = erase
 
     async def WriteEvents(  # noqa: N802
         self, request: event_service_pb2.WriteEventsRequest, context: grpc.aio.ServicerContext
@@ -36,6 +39,15 @@ class EventService(event_service_pb2_grpc.EventServiceServicer):  # type: ignore
         events = self._events(request)
         written, duplicates = await self._writer.submit(events, checks.deadline(context))
         return event_service_pb2.WriteEventsResponse(written=written, duplicates=duplicates)
+
+    async def EraseUser(  # noqa: N802
+        self, request: event_service_pb2.EraseUserRequest, context: grpc.aio.ServicerContext
+    ) -> event_service_pb2.EraseUserResponse:
+        """Forget a user."""
+        faults = Checks()
+        user = faults.run(checks.identifier, request.user_id, "user_id", required=True, default="")
+        faults.done()
+        return event_service_pb2.EraseUserResponse(erased=await asyncio.to_thread(self._erase, user))
 
     def _events(self, request: event_service_pb2.WriteEventsRequest) -> list[list[Entry]]:
         faults = Checks()

@@ -8,7 +8,7 @@ from typing import Any
 
 from indexer.encoder import Encoder
 from indexer.store import Store
-from ranker.journal import FILE, Entry, Journal, read_log
+from ranker.journal import FILE, Entry, Journal, Position, read_log
 from server.config import Settings
 from server.release import Release
 from server.state import State, load_state
@@ -32,7 +32,7 @@ class Live:
         self.journal = Journal(store.root / FILE)
         # Whether the last look at the journal failed: that is told once, and not before each batch.
         self._unread = False
-        # `_folded` is the last entry of the journal that is in the state; another process may write entries too.
+        # How far the journal is in the state; another process may write to it too.
         self.state, self._folded = self._load(release, None)
 
     def write(self, requests: Sequence[Sequence[Sequence[Entry]]]) -> list[tuple[int, int]]:
@@ -49,6 +49,12 @@ class Live:
             counts.append((written, len(request) - written))
             place += len(request)
         return counts
+
+    def erase(self, user: str) -> int:
+        """Erase a user; returns the entries that were removed. When this returns no answer knows the user."""
+        removed = self.journal.erase(user)
+        self._fold()
+        return removed
 
     def refresh(self) -> None:
         """Fold in what other processes have written: an event that one of them took changes the next answer of each."""
@@ -75,15 +81,20 @@ class Live:
         with self._lock:
             self._folded = self._catch_up(self.state, self._folded)
 
-    def _catch_up(self, state: State, folded: int) -> int:
-        """Fold what the journal holds after `folded` into `state`; returns the number of the last entry folded."""
-        last = self.journal.sequence()
-        if last > folded:
-            state.fold(self.journal.read(after=folded, up_to=last))
-        return last
+    def _catch_up(self, state: State, folded: Position) -> Position:
+        """Fold what the journal holds after `folded` into `state`; returns how far it is in it now."""
+        if self.journal.position() == folded:
+            return folded
+        news = self.journal.news(folded)
+        # First: an erased user's events that are still there came after.
+        if news.erased:
+            state.behaviour.forget(lambda user: news.erased.moment(user) is not None)
+        if len(news.events):
+            state.fold(news.events)
+        return news.position
 
-    def _load(self, release: Release, at_hand: Encoder | None) -> tuple[State, int]:
-        """The state of a release, and the journal's sequence number up to which it has been replayed.
+    def _load(self, release: Release, at_hand: Encoder | None) -> tuple[State, Position]:
+        """The state of a release, and how far the journal has been replayed into it.
 
         The encoder `at_hand` is kept where the release's index was built with it: loading one compiles it for seconds.
         """
@@ -91,6 +102,6 @@ class Live:
         encoder = at_hand
         if encoder is None or encoder.fingerprint != index["encoder"]["fingerprint"]:
             encoder = self._encoder_for(index)
-        sequence = self.journal.sequence()
-        events = read_log(self._settings.ranker.events, self._store.root, up_to=sequence)
-        return load_state(self._store, release, self._settings, encoder, events), sequence
+        position = self.journal.position()
+        events = read_log(self._settings.ranker.events, self._store.root, up_to=position.sequence)
+        return load_state(self._store, release, self._settings, encoder, events), position

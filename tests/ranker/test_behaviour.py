@@ -188,6 +188,20 @@ def test_only_so_many_queries_are_remembered(monkeypatch: pytest.MonkeyPatch) ->
     assert {query: behaviour.after_query(query) for query in "abc"} == {"a": {1: 2.0}, "b": {1: 1.0}, "c": {}}
 
 
+def test_forgotten_users_have_no_history_and_count_for_all() -> None:
+    behaviour = heard(
+        Engagement("u", 1, CLICK, 1.0, "boot"), Engagement("v", 1, CLICK, 2.0), Engagement("u", 2, DISLIKE, 3.0)
+    )
+    popular = behaviour.popularity(np.array([1]), NOW)
+    behaviour.forget(lambda user: user == "u")
+    assert behaviour.history("u") == behaviour.disliked("u") == EMPTY
+    assert behaviour.history("v").rows == (1,)
+    np.testing.assert_array_equal(behaviour.popularity(np.array([1]), NOW), popular)
+    assert behaviour.after_query("boot") == {1: 1.0}
+    behaviour.apply(Engagement("u", 3, CLICK, 4.0))
+    assert behaviour.history("u").rows == (3,)
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_folding_many_is_folding_each_to_the_last_bit(seed: int) -> None:
     rng = np.random.default_rng(seed)

@@ -199,7 +199,8 @@ class Running:
         search = search_service_pb2_grpc.SearchServiceStub(self.channel)
         self.search, self.similar = search.Search, search.Similar
         self.recommend = recommend_service_pb2_grpc.RecommendServiceStub(self.channel).Recommend
-        self.write = event_service_pb2_grpc.EventServiceStub(self.channel).WriteEvents
+        events = event_service_pb2_grpc.EventServiceStub(self.channel)
+        self.write, self.erase = events.WriteEvents, events.EraseUser
         self.product = catalog_service_pb2_grpc.CatalogServiceStub(self.channel).GetProduct
         self.status = admin_service_pb2_grpc.AdminServiceStub(self.channel).GetStatus
 

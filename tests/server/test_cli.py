@@ -42,6 +42,7 @@ def test_the_commands_are_the_documented_ones() -> None:
     grouped = {
         "index": {"build", "verify", "list"},
         "release": {"create", "list", "promote", "rollback"},
+        "user": {"export", "erase"},
         "config": {"show"},
     }
     expected = {(), *((word,) for word in (*single, *grouped))}

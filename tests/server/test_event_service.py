@@ -221,3 +221,36 @@ def test_thousands_of_faults_still_reach_the_caller(server: Running) -> None:
 
 def test_a_day_ahead_is_a_wrong_clock_and_accepted(live: Running) -> None:
     assert live.write(request(stamped(time.time() + 80_000), stamped(0))).written == 2
+
+
+def erasure(user: str) -> Any:
+    return event_service_pb2.EraseUserRequest(user_id=user)
+
+
+def test_an_erased_user_is_a_stranger_in_the_next_answer(live: Running) -> None:
+    products = live.live.state.snapshot.ids
+    live.write(request(purchase("u1", *products[:3]), purchase("u2", products[0])))
+    assert live.recommend(RecommendRequest(user_id="u1")).fallback == Fallback.NONE
+    assert live.erase(erasure("u1")).erased == 3
+    assert live.recommend(RecommendRequest(user_id="u1")).fallback == Fallback.POPULAR
+    assert live.recommend(RecommendRequest(user_id="u2")).fallback == Fallback.NONE
+    assert live.live.journal.read()["user_id"].to_list() == ["u2"]
+    # Nothing more is known, and a new event is the first.
+    assert live.erase(erasure("u1")).erased == 0
+    live.write(request(purchase("u1", products[7])))
+    history = live.live.state.behaviour.history("u1")
+    assert history.rows == (live.live.state.snapshot.row_of[products[7]],)
+
+
+def test_a_user_of_the_imported_log_is_erased_too(live: Running) -> None:
+    user = next(iter(live.live.state.behaviour.users))
+    assert live.recommend(RecommendRequest(user_id=user)).fallback == Fallback.NONE
+    assert live.erase(erasure(user)).erased == 0
+    assert live.recommend(RecommendRequest(user_id=user)).fallback == Fallback.POPULAR
+
+
+@pytest.mark.parametrize(("user", "told"), [("", "must be given"), ("x" * 129, "is 129 bytes long")])
+def test_a_user_to_erase_is_named(live: Running, user: str, told: str) -> None:
+    found = refusal(live.erase, erasure(user))
+    assert found.code == INVALID
+    assert told in found.fields["user_id"]

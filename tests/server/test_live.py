@@ -286,6 +286,45 @@ def test_an_event_that_another_process_took_is_in_the_next_answer(mine: Trained,
     assert clicks(live, "u") == [p, p, p]
 
 
+def test_a_user_whom_another_process_erased_is_unknown_in_the_next_answer(mine: Trained, live: Live) -> None:
+    p, q = live.state.snapshot.ids[:2]
+    live.write([[click("e1", "u", p), click("e2", "v", p)]])
+    with closing(Journal(mine.store.root / FILE)) as other:
+        assert other.erase("u") == 1
+        other.append([click("e3", "u", q)])
+    live.refresh()
+    # What came after the erasure counts.
+    assert (clicks(live, "u"), clicks(live, "v")) == ([q], [p])
+
+
+def test_an_erased_user_stays_unknown_to_the_next_release(mine: Trained, live: Live) -> None:
+    """Its log still has the user's events."""
+    user = next(iter(live.state.behaviour.users))
+    before = len(live.state.behaviour.users)
+    assert live.erase(user) == 0
+    assert clicks(live, user) == []
+    live.swap(Releases(mine.store).get(2), warm)
+    assert clicks(live, user) == []
+    assert len(live.state.behaviour.users) == before - 1
+
+
+def test_an_erasure_while_a_release_is_loaded_reaches_it(
+    mine: Trained, live: Live, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    product = live.state.snapshot.ids[0]
+    live.write([[click("before", "u", product)]])
+    real = live_module.load_state
+
+    def load_while_erasing(*arguments: Any) -> Any:
+        live.erase("u")
+        live.write([[click("after", "u", product)]])
+        return real(*arguments)
+
+    monkeypatch.setattr(live_module, "load_state", load_while_erasing)
+    live.swap(Releases(mine.store).get(2), warm)
+    assert clicks(live, "u") == [product]
+
+
 def test_a_journal_that_cannot_be_read_is_no_reason_not_to_answer(
     live: Live, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from vitrine.v1 import event_pb2 as vitrine_dot_v1_dot_event__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1evitrine/v1/event_service.proto\x12\nvitrine.v1\x1a\x16vitrine/v1/event.proto\"7\n\x12WriteEventsRequest\x12!\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x11.vitrine.v1.Event\":\n\x13WriteEventsResponse\x12\x0f\n\x07written\x18\x01 \x01(\x05\x12\x12\n\nduplicates\x18\x02 \x01(\x05\x32^\n\x0c\x45ventService\x12N\n\x0bWriteEvents\x12\x1e.vitrine.v1.WriteEventsRequest\x1a\x1f.vitrine.v1.WriteEventsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1evitrine/v1/event_service.proto\x12\nvitrine.v1\x1a\x16vitrine/v1/event.proto\"7\n\x12WriteEventsRequest\x12!\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x11.vitrine.v1.Event\":\n\x13WriteEventsResponse\x12\x0f\n\x07written\x18\x01 \x01(\x05\x12\x12\n\nduplicates\x18\x02 \x01(\x05\"#\n\x10\x45raseUserRequest\x12\x0f\n\x07user_id\x18\x01 \x01(\t\"#\n\x11\x45raseUserResponse\x12\x0e\n\x06\x65rased\x18\x01 \x01(\x03\x32\xa8\x01\n\x0c\x45ventService\x12N\n\x0bWriteEvents\x12\x1e.vitrine.v1.WriteEventsRequest\x1a\x1f.vitrine.v1.WriteEventsResponse\x12H\n\tEraseUser\x12\x1c.vitrine.v1.EraseUserRequest\x1a\x1d.vitrine.v1.EraseUserResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,6 +36,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_WRITEEVENTSREQUEST']._serialized_end=125
   _globals['_WRITEEVENTSRESPONSE']._serialized_start=127
   _globals['_WRITEEVENTSRESPONSE']._serialized_end=185
-  _globals['_EVENTSERVICE']._serialized_start=187
-  _globals['_EVENTSERVICE']._serialized_end=281
+  _globals['_ERASEUSERREQUEST']._serialized_start=187
+  _globals['_ERASEUSERREQUEST']._serialized_end=222
+  _globals['_ERASEUSERRESPONSE']._serialized_start=224
+  _globals['_ERASEUSERRESPONSE']._serialized_end=259
+  _globals['_EVENTSERVICE']._serialized_start=262
+  _globals['_EVENTSERVICE']._serialized_end=430
 # @@protoc_insertion_point(module_scope)

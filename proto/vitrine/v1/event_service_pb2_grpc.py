@@ -39,6 +39,11 @@ class EventServiceStub(object):
                 request_serializer=vitrine_dot_v1_dot_event__service__pb2.WriteEventsRequest.SerializeToString,
                 response_deserializer=vitrine_dot_v1_dot_event__service__pb2.WriteEventsResponse.FromString,
                 _registered_method=True)
+        self.EraseUser = channel.unary_unary(
+                '/vitrine.v1.EventService/EraseUser',
+                request_serializer=vitrine_dot_v1_dot_event__service__pb2.EraseUserRequest.SerializeToString,
+                response_deserializer=vitrine_dot_v1_dot_event__service__pb2.EraseUserResponse.FromString,
+                _registered_method=True)
 
 
 class EventServiceServicer(object):
@@ -51,6 +56,14 @@ class EventServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def EraseUser(self, request, context):
+        """Forget a user: what the server keeps of the user's events is gone from disk and from the next answer before this
+        returns, and what the imported log tells of the user up to now is not read again. Later events begin anew.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_EventServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -58,6 +71,11 @@ def add_EventServiceServicer_to_server(servicer, server):
                     servicer.WriteEvents,
                     request_deserializer=vitrine_dot_v1_dot_event__service__pb2.WriteEventsRequest.FromString,
                     response_serializer=vitrine_dot_v1_dot_event__service__pb2.WriteEventsResponse.SerializeToString,
+            ),
+            'EraseUser': grpc.unary_unary_rpc_method_handler(
+                    servicer.EraseUser,
+                    request_deserializer=vitrine_dot_v1_dot_event__service__pb2.EraseUserRequest.FromString,
+                    response_serializer=vitrine_dot_v1_dot_event__service__pb2.EraseUserResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -87,6 +105,33 @@ class EventService(object):
             '/vitrine.v1.EventService/WriteEvents',
             vitrine_dot_v1_dot_event__service__pb2.WriteEventsRequest.SerializeToString,
             vitrine_dot_v1_dot_event__service__pb2.WriteEventsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def EraseUser(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/vitrine.v1.EventService/EraseUser',
+            vitrine_dot_v1_dot_event__service__pb2.EraseUserRequest.SerializeToString,
+            vitrine_dot_v1_dot_event__service__pb2.EraseUserResponse.FromString,
             options,
             channel_credentials,
             insecure,
