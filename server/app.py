@@ -42,6 +42,7 @@ from server.release import Releases
 from server.rpcs import Rpcs
 from server.search_service import SearchService
 from server.state import State
+from server.tls import is_open, server_credentials
 
 logger = logging.getLogger(__name__)
 
@@ -72,15 +73,23 @@ class App:
         self._watcher: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Listen, warm up, then say SERVING. Raises `VitrineError` where the address cannot be had."""
+        """Listen, warm up, then say SERVING. Raises `VitrineError` where address or certificate cannot be used."""
         self._register()
         limits = self._settings.server
+        credentials, address = server_credentials(limits), f"{limits.address}:{limits.port}"
+        if is_open(limits):
+            logger.warning(
+                "Whoever can reach %s can read and erase what users did: set server.tls_client_ca, or let nobody "
+                "but the shop's backend reach it.",
+                address,
+            )
         try:
-            self.port = self._server.add_insecure_port(f"{limits.address}:{limits.port}")
+            if credentials is None:
+                self.port = self._server.add_insecure_port(address)
+            else:
+                self.port = self._server.add_secure_port(address, credentials)
         except RuntimeError as error:
-            raise VitrineError(
-                f"{limits.address}:{limits.port} cannot be listened on: {error}. Is it in use?"
-            ) from error
+            raise VitrineError(f"{address} cannot be listened on: {error}. Is it in use?") from error
         await self._say(health_pb2.HealthCheckResponse.NOT_SERVING)
         await self._server.start()
         await asyncio.to_thread(warm_up, self._live.state)
@@ -177,6 +186,8 @@ def open_live(settings: Settings) -> Live:
 
 async def serve(settings: Settings) -> None:
     """Run until SIGTERM or SIGINT, then drain."""
+    # Files that cannot be used are told before the seconds that loading takes.
+    server_credentials(settings.server)
     live = await asyncio.to_thread(open_live, settings)
     app = App(settings, live)
     stopped = asyncio.Event()

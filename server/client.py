@@ -2,7 +2,8 @@
 
 import time
 from collections.abc import Callable
-from typing import Annotated, Any
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple
 
 import grpc
 import typer
@@ -23,9 +24,17 @@ from vitrine.v1 import (
     search_service_pb2_grpc,
 )
 
-from indexer.errors import VitrineError
+from indexer.errors import ConfigError, VitrineError
 
 Address = Annotated[str, typer.Option(help="host:port of the server.", envvar="VITRINE_ADDRESS")]
+Ca = Annotated[
+    Path | None,
+    typer.Option("--tls-ca", help="PEM: who signed the server's certificate. TLS is spoken.", envvar="VITRINE_TLS_CA"),
+]
+Certificate = Annotated[
+    Path | None, typer.Option("--tls-cert", help="PEM: your own certificate.", envvar="VITRINE_TLS_CERT")
+]
+Key = Annotated[Path | None, typer.Option("--tls-key", help="PEM: its key.", envvar="VITRINE_TLS_KEY")]
 Size = Annotated[int, typer.Option("--size", "-n", help="How many products.")]
 User = Annotated[str, typer.Option(help="Rank for this user.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the whole response as JSON.")]
@@ -46,6 +55,30 @@ class ServerError(VitrineError):
     exit_code = 7
 
 
+class Server(NamedTuple):
+    """Where a server is, and the files for TLS."""
+
+    address: str
+    ca: Path | None
+    certificate: Path | None
+    key: Path | None
+
+    def channel(self) -> grpc.Channel:
+        """A channel to it. Raises `ConfigError` where a file cannot be used."""
+        if (self.certificate is None) != (self.key is None):
+            raise ConfigError("--tls-cert and --tls-key go together.")
+        if self.ca is None:
+            if self.certificate is not None:
+                raise ConfigError("--tls-cert needs --tls-ca: without it TLS is not spoken.")
+            return grpc.insecure_channel(self.address)
+        files = (self.ca, self.key, self.certificate)
+        try:
+            read = [None if path is None else path.read_bytes() for path in files]
+        except OSError as error:
+            raise ConfigError(f"{error.filename} cannot be read: {error.strerror}.") from error
+        return grpc.secure_channel(self.address, grpc.ssl_channel_credentials(*read))
+
+
 def search(
     query: Annotated[str, typer.Argument(help="What to look for.")],
     user: User = "",
@@ -54,13 +87,17 @@ def search(
     category: Category = None,
     in_stock: InStock = False,
     address: Address = DEFAULT_ADDRESS,
+    ca: Ca = None,
+    certificate: Certificate = None,
+    key: Key = None,
     as_json: AsJson = False,
 ) -> None:
     """Search a running server."""
     request = search_service_pb2.SearchRequest(
         query=query, user_id=user, page_size=size, filter=_filter(max_price, category, in_stock)
     )
-    _ask(address, search_service_pb2_grpc.SearchServiceStub, "Search", request, f"search “{query}”", as_json)
+    server = Server(address, ca, certificate, key)
+    _ask(server, search_service_pb2_grpc.SearchServiceStub, "Search", request, f"search “{query}”", as_json)
 
 
 def recommend(
@@ -71,6 +108,9 @@ def recommend(
     category: Category = None,
     in_stock: InStock = False,
     address: Address = DEFAULT_ADDRESS,
+    ca: Ca = None,
+    certificate: Certificate = None,
+    key: Key = None,
     as_json: AsJson = False,
 ) -> None:
     """Recommend products to a user."""
@@ -78,7 +118,7 @@ def recommend(
         user_id=user, recent_product_ids=recent or [], page_size=size, filter=_filter(max_price, category, in_stock)
     )
     stub = recommend_service_pb2_grpc.RecommendServiceStub
-    _ask(address, stub, "Recommend", request, f"recommend to {user}", as_json)
+    _ask(Server(address, ca, certificate, key), stub, "Recommend", request, f"recommend to {user}", as_json)
 
 
 def similar(
@@ -88,25 +128,33 @@ def similar(
     category: Category = None,
     in_stock: InStock = False,
     address: Address = DEFAULT_ADDRESS,
+    ca: Ca = None,
+    certificate: Certificate = None,
+    key: Key = None,
     as_json: AsJson = False,
 ) -> None:
     """Find products like a product."""
     request = search_service_pb2.SimilarRequest(
         product_id=product, page_size=size, filter=_filter(max_price, category, in_stock)
     )
-    _ask(address, search_service_pb2_grpc.SearchServiceStub, "Similar", request, f"similar to {product}", as_json)
+    server = Server(address, ca, certificate, key)
+    _ask(server, search_service_pb2_grpc.SearchServiceStub, "Similar", request, f"similar to {product}", as_json)
 
 
 def status(
     address: Address = DEFAULT_ADDRESS,
+    ca: Ca = None,
+    certificate: Certificate = None,
+    key: Key = None,
     wait: Annotated[float, typer.Option(min=0, help="Seconds to wait until the server is ready to serve.")] = 0.0,
     as_json: AsJson = False,
 ) -> None:
     """Show what a running server serves."""
+    server = Server(address, ca, certificate, key)
     if wait:
-        _until_serving(address, wait)
+        _until_serving(server, wait)
     request = admin_service_pb2.GetStatusRequest()
-    response, _ = _call(address, admin_service_pb2_grpc.AdminServiceStub, "GetStatus", request)
+    response, _ = _call(server, admin_service_pb2_grpc.AdminServiceStub, "GetStatus", request)
     if as_json:
         print(MessageToJson(response, ensure_ascii=False))
         return
@@ -116,10 +164,10 @@ def status(
     out.print(table)
 
 
-def _until_serving(address: str, seconds: float) -> None:
+def _until_serving(server: Server, seconds: float) -> None:
     """Wait for the standard health service to say SERVING."""
     deadline = time.monotonic() + seconds
-    with grpc.insecure_channel(address) as channel:
+    with server.channel() as channel:
         try:
             grpc.channel_ready_future(channel).result(timeout=seconds)
             watch = health_pb2_grpc.HealthStub(channel).Watch
@@ -128,7 +176,7 @@ def _until_serving(address: str, seconds: float) -> None:
                     return
         except (grpc.FutureTimeoutError, grpc.RpcError):
             raise ServerError(
-                f"{address} did not begin to serve within {seconds:.0f} s. Look at the server's log."
+                f"{server.address} did not begin to serve within {seconds:.0f} s. Look at the server's log."
             ) from None
 
 
@@ -146,9 +194,9 @@ def _filter(max_price: float | None, category: str | None, in_stock: bool) -> fi
 
 
 def _ask(
-    address: str, stub: Callable[[grpc.Channel], Any], method: str, request: Any, title: str, as_json: bool
+    server: Server, stub: Callable[[grpc.Channel], Any], method: str, request: Any, title: str, as_json: bool
 ) -> None:
-    response, seconds = _call(address, stub, method, request)
+    response, seconds = _call(server, stub, method, request)
     if as_json:
         print(MessageToJson(response, ensure_ascii=False))
         return
@@ -186,14 +234,15 @@ def _channel(source: hit_pb2.RecallSource) -> str:
     return str(hit_pb2.RecallSource.Channel.Name(source.channel)).lower()
 
 
-def _call(address: str, stub: Callable[[grpc.Channel], Any], method: str, request: Any) -> tuple[Any, float]:
+def _call(server: Server, stub: Callable[[grpc.Channel], Any], method: str, request: Any) -> tuple[Any, float]:
     """The response, and the seconds it took on an open connection."""
-    with grpc.insecure_channel(address) as channel:
+    with server.channel() as channel:
         try:
             grpc.channel_ready_future(channel).result(timeout=2.0)
         except grpc.FutureTimeoutError:
             raise ServerError(
-                f"No server answers at {address}. Start one with `vitrine serve`, or give --address."
+                f"No server answers at {server.address}. Start one with `vitrine serve`, or give --address. One that "
+                "speaks TLS answers with --tls-ca, and one that asks for certificates with --tls-cert and --tls-key."
             ) from None
         start = time.perf_counter()
         try:

@@ -5,7 +5,7 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 from indexer.config import IndexerConfig, Table
 from indexer.errors import ConfigError
@@ -17,6 +17,13 @@ class ServerConfig(Table):
 
     address: str = Field("127.0.0.1", description="Where to listen. Anything else opens user data to the network.")
     port: int = Field(50051, ge=0, le=65_535, description="0 takes a free port.")
+    tls_certificate: Path | None = Field(
+        None, description="PEM: the server's certificate and those up to the root. With it only TLS is spoken."
+    )
+    tls_key: Path | None = Field(None, description="PEM: the certificate's key, not encrypted.")
+    tls_client_ca: Path | None = Field(
+        None, description="PEM: authorities. Only callers with a certificate of theirs are then answered."
+    )
     workers: int = Field(
         1, ge=1, description="Server processes on the one port; each new connection goes to one of them."
     )
@@ -37,6 +44,19 @@ class ServerConfig(Table):
     )
     reload_seconds: float = Field(1.0, gt=0, description="How often CURRENT is looked at for a new release.")
     grace_seconds: float = Field(10.0, ge=0, description="How long requests in flight may take when the server stops.")
+
+    @model_validator(mode="after")
+    def _tls(self) -> "ServerConfig":
+        if (self.tls_certificate is None) != (self.tls_key is None):
+            raise ValueError("tls_certificate and tls_key go together")
+        if self.tls_client_ca is not None and self.tls_key is None:
+            raise ValueError(
+                "tls_client_ca needs tls_certificate and tls_key: callers prove who they are over TLS only"
+            )
+        return self
+
+
+_SERVER_FILES = ("tls_certificate", "tls_key", "tls_client_ca")
 
 
 class Settings(Table):
@@ -95,6 +115,9 @@ def _anchored(settings: Settings, folder: Path) -> Settings:
                     "catalogue": anchor(settings.indexer.catalogue),
                     "encoder": str(local) if encoder.startswith(("./", "../")) else encoder,
                 }
+            ),
+            "server": settings.server.model_copy(
+                update={name: anchor(getattr(settings.server, name)) for name in _SERVER_FILES}
             ),
             "ranker": settings.ranker.model_copy(
                 update={"events": anchor(settings.ranker.events), "judgments": anchor(settings.ranker.judgments)}
