@@ -13,7 +13,7 @@ import torch
 from indexer import fallbacks
 from indexer.arrays import Array, Bits, Bytes, Floats, Ints, Mask
 from indexer.card import BATCH, merged
-from indexer.dense import DenseIndex, wide
+from indexer.dense import DenseIndex, exact_centres
 from indexer.exact import ExactIndex
 from indexer.index import NOTHING, Neighbours
 from indexer.masks import Masks
@@ -33,7 +33,8 @@ class Lists(NamedTuple):
 
     `centres` float32 [lists, dimensions]; `starts` int64 [lists + 1]; `rows` int32 [places]; `codes` uint8 [places,
     bytes]; `words` float32 [bytes, 256, parts], what each value of each byte stands for. One after the other they make
-    the vector, with zeros beyond its dimensions where these do not fill the last byte.
+    the vector, with zeros beyond its dimensions where these do not fill the last byte; where `residual`, what the
+    vector is beside its list's centre.
     """
 
     centres: Floats
@@ -41,15 +42,13 @@ class Lists(NamedTuple):
     rows: Array
     codes: Bytes
     words: Floats
+    residual: bool
 
 
 def size_on_card(index: DenseIndex) -> int | None:
-    """The bytes that the lists of an index take; None where it is of another kind than `auto` makes of many rows.
-
-    That is four bits for each part of a vector, not of what is left of it beside its list's centre.
-    """
+    """The bytes that the lists of an index take; None where it has not four bits for each part of a vector."""
     fast = index.lists
-    if fast is None or fast.by_residual or fast.nbits != 4:
+    if fast is None or fast.nbits != 4:
         return None
     return needed_for_codes(len(index), _code_bytes(fast), fast.nlist, index.dimensions)
 
@@ -77,7 +76,8 @@ def lists_of(index: DenseIndex) -> Lists:
             places = slice(starts[number], starts[number + 1])
             rows[places] = faiss.rev_swig_ptr(plain.get_ids(number), size)
             codes[places] = faiss.rev_swig_ptr(plain.get_codes(number), size * plain.code_size).reshape(size, -1)
-    return Lists(fast.quantizer.reconstruct_n(0, fast.nlist), starts, rows, codes, _words(fast))
+    centres = (exact_centres(fast) or fast.quantizer).reconstruct_n(0, fast.nlist)
+    return Lists(centres, starts, rows, codes, _words(fast), fast.by_residual)
 
 
 def _words(fast: Any) -> Floats:
@@ -87,6 +87,14 @@ def _words(fast: Any) -> Floats:
     parts = np.pad(parts, ((0, fast.M % 2), (0, 0), (0, 0)))
     values = np.arange(256)
     return np.concatenate([parts[::2, values & 15], parts[1::2, values >> 4]], axis=2)
+
+
+class _Block(NamedTuple):
+    """Rows that are scored together: their places, their lists, and from which query they are hidden."""
+
+    places: torch.Tensor
+    lists: torch.Tensor
+    hidden: torch.Tensor | None
 
 
 class CardLists:
@@ -125,7 +133,9 @@ class CardLists:
     def kind(self) -> str:
         """See `Index.kind`; for people, since what is saved is the index of its lists."""
         fast: Any = self._own.lists
-        return f"IVF{fast.nlist},PQ{fast.M}x{fast.nbits} on {self._device} ({str(self._dtype).removeprefix('torch.')})"
+        residual = "r" * self._residual
+        kind = f"IVF{fast.nlist},PQ{fast.M}x{fast.nbits}{residual}"
+        return f"{kind} on {self._device} ({str(self._dtype).removeprefix('torch.')})"
 
     @property
     def dimensions(self) -> int:
@@ -169,7 +179,9 @@ class CardLists:
     def _answered(self, queries: Floats, k: int, masks: Masks, number: int) -> Neighbours:
         """Queries under one mask."""
         try:
-            candidates = self._owner.run(partial(self._candidates, queries, wide(k), masks.packed(number)))
+            candidates = self._owner.run(
+                partial(self._candidates, queries, self._own.candidates(k), masks.packed(number))
+            )
         except torch.OutOfMemoryError as error:
             if not self._said:
                 logger.warning("The CPU searches in place of %s, which has no memory left: %s", self._device, error)
@@ -187,6 +199,7 @@ class CardLists:
         self._rows = torch.from_numpy(lists.rows).to(self._device)
         self._codes = torch.from_numpy(lists.codes).to(self._device)
         self._words = torch.from_numpy(lists.words).to(self._device, self._dtype).flatten(0, 1)
+        self._residual = lists.residual
         self._bytes = torch.arange(0, len(self._words), 256, dtype=torch.int32, device=self._device)
 
     def _candidates(self, queries: Floats, width: int, kept: Bits | None) -> Ints:
@@ -194,9 +207,10 @@ class CardLists:
         asked = torch.from_numpy(queries).to(self._device)
         padding = len(self._bytes) * self._words.shape[1] - self.dimensions
         rounded = torch.nn.functional.pad(asked, (0, padding)).to(self._dtype)
+        centres = asked @ self._centres.T
         best = self._nothing(len(asked))
-        for places, hidden in self._near(asked) if kept is None else self._kept(kept, len(asked)):
-            best = self._merge(best, rounded, places, hidden, width)
+        for block in self._near(centres) if kept is None else self._kept(kept, len(asked)):
+            best = self._merge(best, rounded, centres, block, width)
         scores, rows = best
         return rows.masked_fill(scores == -torch.inf, NOTHING).long().cpu().numpy()
 
@@ -208,35 +222,39 @@ class CardLists:
         self,
         best: tuple[torch.Tensor, torch.Tensor],
         queries: torch.Tensor,
-        places: torch.Tensor,
-        hidden: torch.Tensor | None,
+        centres: torch.Tensor,
+        block: _Block,
         width: int,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """The scores and rows of the `width` best so far and at `places`, but where they are `hidden` from a query."""
-        scores = queries @ self._decoded(places).T
-        if hidden is not None:
-            scores.masked_fill_(hidden, -torch.inf)
-        near, which = scores.topk(min(width, len(places)), 1, sorted=False)
-        return merged(torch.cat([best[0], near], 1), torch.cat([best[1], self._rows[places[which]]], 1), width)
+        """The scores and rows of the `width` best so far and of a block, of which some may be hidden from a query.
 
-    def _near(self, queries: torch.Tensor) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """The places of the lists that any query looks into, by blocks, and where it is not the query's own list.
+        `centres` [queries, lists] are the queries' scores of the centres.
+        """
+        scores = queries @ self._decoded(block.places).T
+        if self._residual:
+            scores += centres[:, block.lists]
+        if block.hidden is not None:
+            scores.masked_fill_(block.hidden, -torch.inf)
+        near, which = scores.topk(min(width, len(block.places)), 1, sorted=False)
+        found = torch.cat([best[0], near], 1), torch.cat([best[1], self._rows[block.places[which]]], 1)
+        return merged(*found, width)
+
+    def _near(self, centres: torch.Tensor) -> Iterator[_Block]:
+        """The lists that any query looks into, hidden from those that look into others.
 
         So an answer does not depend on what else is asked at the same time.
         """
-        effort = min(self._own.tuning.effort, len(self._centres))
-        near = (queries @ self._centres.T).topk(effort, 1).indices
-        own = torch.zeros((len(queries), len(self._centres)), dtype=torch.bool, device=self._device)
-        own.scatter_(1, near, True)
+        near = centres.topk(min(self._own.tuning.effort, len(self._centres)), 1).indices
+        own = torch.zeros(centres.shape, dtype=torch.bool, device=self._device).scatter_(1, near, True)
         wanted = own.any(0).nonzero()[:, 0].cpu().numpy()
-        for group in self._groups(wanted, self._step(len(queries))):
+        for group in self._groups(wanted, self._step(len(centres))):
             numbers = torch.from_numpy(group).to(self._device)
             sizes = self._starts[numbers + 1] - self._starts[numbers]
-            which = torch.repeat_interleave(numbers, sizes)
+            lists = torch.repeat_interleave(numbers, sizes)
             shift = self._starts[numbers] - (sizes.cumsum(0) - sizes)
-            places = torch.arange(len(which), device=self._device) + torch.repeat_interleave(shift, sizes)
+            places = torch.arange(len(lists), device=self._device) + torch.repeat_interleave(shift, sizes)
             if len(places):
-                yield places, ~own[:, which]
+                yield _Block(places, lists, ~own[:, lists])
 
     def _groups(self, lists: Ints, step: int) -> Iterator[Ints]:
         """The lists in turn, as many together as have `step` rows; one at least."""
@@ -248,14 +266,16 @@ class CardLists:
             yield lists[start:stop]
             start = stop
 
-    def _kept(self, bits: Bits, queries: int) -> Iterator[tuple[torch.Tensor, None]]:
-        """The places of all rows that a filter keeps, by blocks."""
+    def _kept(self, bits: Bits, queries: int) -> Iterator[_Block]:
+        """All rows that a filter keeps."""
         mask = torch.from_numpy(bits).to(self._device)
         step = self._step(queries)
         for start in range(0, len(self._rows), self._picked):
             rows = self._rows[start : start + self._picked].long()
-            places = (mask[rows >> 3] >> (rows & 7)).bitwise_and_(1).nonzero()[:, 0] + start
-            yield from ((part, None) for part in torch.split(places, step) if len(part))
+            kept = (mask[rows >> 3] >> (rows & 7)).bitwise_and_(1).nonzero()[:, 0] + start
+            for places in torch.split(kept, step):
+                if len(places):
+                    yield _Block(places, torch.bucketize(places, self._starts[1:], right=True), None)
 
     def _step(self, queries: int) -> int:
         """How many rows are scored at a time."""

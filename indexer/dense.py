@@ -28,9 +28,13 @@ _BLOCK = 65_536
 _EF_SEARCH = 128
 _NPROBE = 32
 # What keeps codes in place of vectors only estimates its scores: the best of so many rows, and of so many times k, are
-# scored anew. Of a million titles, four bits for two components: 0.974 of the 100 nearest are in the best 400, 0.985 in
-# the best 800.
-_RESCORED, _RESCORED_TIMES = 800, 4
+# scored anew. Of a million titles, four bits for two components, 0.980 of the 100 nearest are among the best 800. Codes
+# of what is left beside a list's centre are more exact: 0.980 are among the best 500.
+_RESCORED, _RESCORED_TIMES = 800, 4.0
+_RESIDUAL_RESCORED, _RESIDUAL_TIMES = 500, 2.5
+# From so many lists on, their centres are searched by codes; of half as many again as are wanted, and of so many at
+# least, the scores are then exact.
+_QUICK_LISTS, _QUICK_TIMES, _QUICK_LEAST = 1_024, 1.5, 64
 _EF_LADDER = (16, 32, 64, 100, 128, 160, 200, 256, 320, 400, 512, 640, 800, 1_024, 1_280)
 
 
@@ -85,6 +89,8 @@ class DenseIndex:
                 raise ConfigError(
                     f'indexer.index = "{kind}" cannot be trained on {len(vectors)} vectors: {error}. Use "auto".'
                 ) from error
+        if isinstance(inner, faiss.IndexIVF) and inner.nlist >= _QUICK_LISTS:
+            _quicken(inner)
         empty = cls(kind, index, vectors[:0], config)
         try:
             # Better now than at the first filtered request.
@@ -129,7 +135,14 @@ class DenseIndex:
 
     def _add(self, start: int, block: Floats) -> None:
         """A sorted block is a fair sample of a catalogue in no order, so the graph is not built group by group."""
-        if isinstance(self._index, faiss.IndexIDMap):
+        if isinstance(self._inner, faiss.IndexIVF) and (centres := exact_centres(self._inner)) is not None:
+            # A row that is not in the nearest list is not found where it is looked for.
+            quick, self._inner.quantizer = self._inner.quantizer, centres
+            try:
+                self._index.add(np.ascontiguousarray(block))
+            finally:
+                self._inner.quantizer = quick
+        elif isinstance(self._index, faiss.IndexIDMap):
             order = by_neighbourhood(block)
             self._index.add_with_ids(np.ascontiguousarray(block[order]), start + order)
         else:
@@ -178,6 +191,12 @@ class DenseIndex:
             rows[short], scores[short] = self._exact.search(queries[short], k, mask)
         return Neighbours(rows, scores)
 
+    def candidates(self, k: int) -> int:
+        """How many of the best by their codes are scored anew where k rows are asked for."""
+        if self.lists is not None and self.lists.by_residual:
+            return max(_RESIDUAL_RESCORED, round(_RESIDUAL_TIMES * k))
+        return max(_RESCORED, round(_RESCORED_TIMES * k))
+
     def efforts(self, k: int) -> Sequence[int]:
         """What can be tried when searching for k rows, rising; only what the configuration sets, if it does."""
         if self._graph:
@@ -200,7 +219,7 @@ class DenseIndex:
         if not self._coded:
             return self._found(effort, queries, k, selector)
         # A graph keeps no more than its effort.
-        candidates = effort if self._graph else wide(k)
+        candidates = effort if self._graph else self.candidates(k)
         return self._exact.among(queries, self._found(effort, queries, candidates, selector).rows, k)
 
     def _found(self, effort: int, queries: Floats, k: int, selector: Any) -> Neighbours:
@@ -239,9 +258,33 @@ class DenseIndex:
         faiss.write_index(self._index, str(folder / FILE))
 
 
-def wide(k: int) -> int:
-    """How many of the best by their codes are scored anew where k rows are asked for."""
-    return max(_RESCORED, _RESCORED_TIMES * k)
+def exact_centres(lists: Any) -> Any | None:
+    """The centres of inverted lists behind codes of them; None where they have no codes."""
+    quantizer = faiss.downcast_index(lists.quantizer)
+    return faiss.downcast_index(quantizer.refine_index) if isinstance(quantizer, faiss.IndexRefine) else None
+
+
+def _quicken(lists: Any) -> None:
+    """Have the nearest centres of a trained, empty index found by four-bit codes, the best of which are scored anew.
+
+    Of 4,096 centres of a million titles it finds 0.986 of the 128 nearest in a quarter of the time, and the search the
+    same share of its neighbours.
+    """
+    flat = faiss.downcast_index(lists.quantizer)
+    if not isinstance(flat, faiss.IndexFlat):
+        return
+    centres = flat.reconstruct_n(0, flat.ntotal)
+    parts = lists.d // 2 if lists.d % 2 == 0 else lists.d
+    codes = faiss.IndexPQFastScan(lists.d, parts, 4, lists.metric_type)
+    codes.train(centres)
+    codes.add(centres)
+    quick = faiss.IndexRefine(codes, flat)
+    quick.k_factor = _QUICK_TIMES
+    # Each is freed by the one before it, as the centres were until now.
+    quick.own_fields = quick.own_refine_index = True
+    codes.this.disown()
+    quick.this.disown()
+    lists.quantizer = quick
 
 
 def _inner(index: Any) -> Any:
@@ -270,7 +313,10 @@ def _parameters(index: Any, effort: int, selector: Any) -> Any:
     if isinstance(index, faiss.IndexHNSW):
         return faiss.SearchParametersHNSW(efSearch=effort, sel=selector)
     if isinstance(index, faiss.IndexIVF):
-        return faiss.SearchParametersIVF(nprobe=effort, sel=selector)
+        if exact_centres(index) is None:
+            return faiss.SearchParametersIVF(nprobe=effort, sel=selector)
+        quick = faiss.IndexRefineSearchParameters(k_factor=max(_QUICK_TIMES, _QUICK_LEAST / effort))
+        return faiss.SearchParametersIVF(nprobe=effort, sel=selector, quantizer_params=quick)
     return None if selector is None else faiss.SearchParameters(sel=selector)
 
 

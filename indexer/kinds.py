@@ -20,10 +20,10 @@ def chosen_kind(config: IndexerConfig, rows: int, dimensions: int) -> str:
 
 
 def inverted(rows: int, dimensions: int) -> str:
-    """Inverted lists of vectors in four bits for two components, which FAISS scans in a processor's registers.
+    """Inverted lists of what vectors differ by from their list's centre, in four bits for two components.
 
-    André, Kermarrec, Le Scouarnec, "Cache locality is not enough", VLDB 2015. The scores are estimates: whoever
-    searches scores the best anew.
+    FAISS scans such codes in a processor's registers (André, Kermarrec, Le Scouarnec, "Cache locality is not enough",
+    VLDB 2015). The scores are estimates: whoever searches scores the best anew.
     """
     lists = 2 ** round(math.log2(_LISTS * math.sqrt(rows)))
-    return f"IVF{lists},PQ{dimensions // 2 if dimensions % 2 == 0 else dimensions}x4fs"
+    return f"IVF{lists},PQ{dimensions // 2 if dimensions % 2 == 0 else dimensions}x4fsr"

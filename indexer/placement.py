@@ -16,7 +16,7 @@ from indexer.arrays import Floats
 from indexer.card import CardIndex
 from indexer.card_lists import CardLists, size_on_card
 from indexer.config import IndexerConfig
-from indexer.dense import FILE, DenseIndex, wide
+from indexer.dense import FILE, DenseIndex
 from indexer.device import card
 from indexer.exact import ExactIndex
 from indexer.index import Index
@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 _AGREES = 1e-4
 # Neighbours of a search that is tried, and the share of them that codes must lead to: where one is missed, the scores
 # of those after it are others too.
-_FOUND, _BY_CODES = 10, 0.9
+_FOUND, _BY_CODES, _TRIAL_ROWS = 10, 0.9, 4_000
 
 
 # What is on a card.
@@ -153,11 +153,11 @@ def fault_of(device: torch.device) -> str | None:
 
 @cache
 def fault_of_lists(device: torch.device) -> str | None:
-    """As `fault_of`, of codes. A fifth of the rows is scored anew: codes that mean nothing would find a fifth."""
-    vectors = _trial_vectors(5 * wide(_FOUND))
+    """As `fault_of`, of codes. An eighth of the rows is scored anew: codes that mean nothing would find an eighth."""
+    vectors = _trial_vectors(_TRIAL_ROWS)
     config = IndexerConfig.model_validate({"nprobe": 4, "device": "cpu"})
     try:
-        own = DenseIndex.build("IVF4,PQ16x4fs", vectors, config).extended(vectors)
+        own = DenseIndex.build("IVF4,PQ16x4fsr", vectors, config).extended(vectors)
         if _agreement(CardLists(own, vectors, device, block=2**16, picked=1_024), vectors) < _BY_CODES:
             return f"a search of codes on {device} finds other neighbours than the CPU"
     except Exception as error:  # As above.

@@ -85,7 +85,7 @@ def _search(machine: Machine, config: IndexerConfig, index: Mapping[str, Any] | 
     found = verdict(what, needed(rows, dimensions), "indexes", [], memory)
     if found.form is not None:
         return Use(stage, on_card, found.told)
-    if coded := re.fullmatch(r"IVF(\d+),PQ(\d+)x4fs", kind):
+    if coded := re.fullmatch(r"IVF(\d+),PQ(\d+)x4fsr?", kind):
         lists, parts = map(int, coded.groups())
         sizes: dict[Form, int] = {"codes": needed_for_codes(rows, -(-parts // 2), lists, dimensions)}
         codes = verdict(f"their codes, of {what},", sizes, "indexes", [], memory)

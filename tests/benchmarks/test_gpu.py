@@ -243,8 +243,8 @@ def test_codes_are_measured_beside_their_tuning(tmp_path: Path) -> None:
     words = ["--only", "codes", "--device", "cpu", "--rows", "3000", "--batches", "1,4", "--k", "5,20"]
     assert gpu.main([*words, "--dimensions", "16", "--seconds", "0", "--out", str(out)]) == 0
     section = read(out)["sections"]["codes"]
-    assert section["index"] == "IVF256,PQ8x4 on cpu (float32)"
-    assert section["tuning"]["3000"]["kind"] == "IVF256,PQ8x4fs"
+    assert section["index"] == "IVF256,PQ8x4r on cpu (float32)"
+    assert section["tuning"]["3000"]["kind"] == "IVF256,PQ8x4fsr"
     effort = section["tuning"]["3000"]["tuning"]["effort"]
     [tuned] = [point for point in section["tuning"]["3000"]["tuning"]["points"] if point["effort"] == effort]
     assert {(p["batch"], p["k"], p["mask"]) for p in section["points"]} == {

@@ -1,14 +1,16 @@
+import gc
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import faiss
 import numpy as np
 import pytest
 
 from indexer import dense
 from indexer.arrays import Floats, Mask
 from indexer.config import IndexerConfig
-from indexer.dense import FILE, DenseIndex, open_index
+from indexer.dense import FILE, DenseIndex, exact_centres, open_index
 from indexer.errors import ConfigError, SnapshotError
 from indexer.exact import ExactIndex
 from indexer.index import NOTHING, Neighbours
@@ -210,3 +212,63 @@ def test_a_file_of_inverted_lists_keeps_its_effort(clustered: Draw, tmp_path: Pa
     assert DenseIndex.load("IVF16,PQ8x4fs", tmp_path, vectors, config).tuning.effort == 7
     tuned = Tuning(0.98, 5)
     assert DenseIndex.load("IVF16,PQ8x4fs", tmp_path, vectors, config, tuned).tuning.effort == 5
+
+
+MANY = "IVF1024,PQ16x4fsr"
+
+
+@pytest.mark.parametrize("kind", [MANY, "IVF1024,Flat", "PCA16,IVF1024,Flat"])
+def test_the_centres_of_many_lists_are_searched_by_codes(kind: str, clustered: Draw, tmp_path: Path) -> None:
+    vectors, queries = clustered(6_000, 1), clustered(40, 2)
+    index = DenseIndex.build(kind, vectors[:5_000], IndexerConfig(nprobe=100)).extended(vectors)
+    lists = index._inner
+    centres = exact_centres(lists)
+    assert centres is not None
+    assert centres.ntotal == 1_024
+    asked = index._index.chain.at(0).apply(queries) if kind.startswith("PCA") else queries
+    quick, exact = lists.quantizer.search(asked, 100), centres.search(asked, 100)
+    np.testing.assert_allclose(quick[0][:, :10], exact[0][:, :10], atol=0.02)
+    found = [len(set(a) & set(b)) / 100 for a, b in zip(quick[1], exact[1], strict=True)]
+    assert np.mean(found) > 0.9
+    index.save(tmp_path)
+    opened = DenseIndex.load(kind, tmp_path, vectors, IndexerConfig(nprobe=100))
+    assert exact_centres(opened._inner) is not None
+    np.testing.assert_array_equal(opened.search(queries, 10).rows, index.search(queries, 10).rows)
+
+
+def test_every_row_is_in_its_nearest_list(clustered: Draw) -> None:
+    """Its codes would put one in ten elsewhere."""
+    vectors = clustered(6_000, 1)
+    index = DenseIndex.build("IVF1024,Flat", vectors, IndexerConfig(nprobe=1)).extended(vectors)
+    lists = index.search_with(1, vectors, 1, None).rows
+    nearest = exact_centres(index._inner).search(vectors, 1)[1][:, 0]
+    inverted = index._inner.invlists
+    for number in range(0, 1_024, 7):
+        size = inverted.list_size(number)
+        rows = faiss.rev_swig_ptr(inverted.get_ids(number), size).copy() if size else np.empty(0, np.int64)
+        np.testing.assert_array_equal(np.sort(rows), np.flatnonzero(nearest == number))
+    assert (lists[:, 0] == np.arange(6_000)).mean() > 0.8
+
+
+def test_few_lists_keep_their_centres_as_they_are(clustered: Draw) -> None:
+    index = DenseIndex.build("IVF16,PQ16x4fsr", clustered(2_000, 1), CONFIG)
+    assert exact_centres(index._inner) is None
+
+
+def test_an_index_with_quick_centres_is_freed_once(clustered: Draw) -> None:
+    vectors = clustered(6_000, 1)
+    for _ in range(3):
+        index = DenseIndex.build(MANY, vectors, IndexerConfig(nprobe=10)).extended(vectors)
+        assert index.search(vectors[:1], 1).rows[0, 0] == 0
+        del index
+        gc.collect()
+
+
+@pytest.mark.parametrize(
+    ("kind", "of_100", "of_400"), [("IVF16,PQ16x4fsr", 500, 1_000), ("IVF16,PQ16x4fs", 800, 1_600)]
+)
+def test_the_more_exact_the_codes_the_fewer_are_scored_anew(
+    kind: str, of_100: int, of_400: int, clustered: Draw
+) -> None:
+    index = DenseIndex.build(kind, clustered(2_000, 1), CONFIG)
+    assert (index.candidates(100), index.candidates(400)) == (of_100, of_400)

@@ -22,13 +22,13 @@ CARDS = {
     "exact on cuda:0 (float16)": ("cuda:0", torch.float16),
 }
 # Codes on a card, of an index that has them.
-CODED = "IVF16,PQ8x4fs"
+CODED = "IVF16,PQ8x4fsr"
 CARD_LISTS = {
-    "IVF16,PQ8x4 on cpu (float32)": ("cpu", torch.float32),
-    "IVF16,PQ8x4 on cpu (float16)": ("cpu", torch.float16),
-    "IVF16,PQ8x4 on cuda:0 (float16)": ("cuda:0", torch.float16),
+    "IVF16,PQ8x4r on cpu (float32)": ("cpu", torch.float32),
+    "IVF16,PQ8x4r on cpu (float16)": ("cpu", torch.float16),
+    "IVF16,PQ8x4r on cuda:0 (float16)": ("cuda:0", torch.float16),
 }
-EVERY_KEY = ("exact", "Flat", "HNSW32", "IVF16,Flat", CODED, "SQ8", *CARDS, *CARD_LISTS)
+EVERY_KEY = ("exact", "Flat", "HNSW32", "IVF16,Flat", "IVF16,PQ8x4fs", CODED, "SQ8", *CARDS, *CARD_LISTS)
 EXACT = ("exact", "Flat", *CARDS)
 PARAMETERS = [pytest.param(key, marks=[pytest.mark.gpu] if "cuda" in key else []) for key in EVERY_KEY]
 CONFIG = IndexerConfig(nprobe=8)

@@ -11,7 +11,7 @@ from indexer.kinds import GRAPH, chosen_kind, inverted
         ("auto", 100, "exact"),
         ("auto", 101, GRAPH),
         ("auto", 1_000, GRAPH),
-        ("auto", 1_001, "IVF128,PQ32x4fs"),
+        ("auto", 1_001, "IVF128,PQ32x4fsr"),
         ("exact", 10**7, "exact"),
         ("IVF16,Flat", 1, "IVF16,Flat"),
     ],

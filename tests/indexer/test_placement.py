@@ -193,7 +193,7 @@ CODED = unit(2_000, 16)
 OF_CODES = 2_000 * (4 + 4) + 16 * (4 * 16 + 8)
 
 
-def coded(kind: str = "IVF16,PQ8x4fs") -> DenseIndex:
+def coded(kind: str = "IVF16,PQ8x4fsr") -> DenseIndex:
     return DenseIndex.build(kind, CODED, IndexerConfig(nprobe=16, device="cpu")).extended(CODED)
 
 
@@ -202,7 +202,7 @@ def test_where_vectors_do_not_fit_their_codes_are_placed(caplog: pytest.LogCaptu
     with caplog.at_level(logging.INFO):
         index = placed(CODED, "indexes", CPU, memory(2 * OF_CODES), residents, coded=coded)
     assert isinstance(index, CardLists)
-    assert index.kind == "IVF16,PQ8x4 on cpu (float32)"
+    assert index.kind == "IVF16,PQ8x4r on cpu (float32)"
     assert residents.of(CPU) == [("indexes", index.size, "codes")]
     warned, told = (record.getMessage() for record in caplog.records)
     assert warned.startswith("cpu searches codes in place of vectors: 2,000 vectors of 16 need")
@@ -267,7 +267,7 @@ def test_a_device_whose_codes_score_wrongly_is_not_used(
 def test_the_codes_of_a_folder_are_opened_as_they_were_tuned(tmp_path: Path) -> None:
     config = IndexerConfig(device="cpu")
     assert coded_in(tmp_path, CODED, config) is None
-    for kind, found in (("IVF16,PQ8x4fs", True), ("HNSW8", False)):
+    for kind, found in (("IVF16,PQ8x4fsr", True), ("HNSW8", False)):
         index = DenseIndex.build(kind, CODED, config).extended(CODED)
         index.with_tuning(replace(index.tuning, effort=11)).save(tmp_path)
         opened = coded_in(tmp_path, CODED, config)
@@ -283,7 +283,7 @@ def test_a_card_searches_codes() -> None:
     assert fault_of_lists(device) is None
     index = placed(CODED, "indexes", device, memory(2 * OF_CODES), Residents(), coded=coded)
     assert index is not None
-    assert index.kind == "IVF16,PQ8x4 on cuda:0 (float16)"
+    assert index.kind == "IVF16,PQ8x4r on cuda:0 (float16)"
 
 
 @pytest.mark.gpu

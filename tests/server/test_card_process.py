@@ -225,7 +225,7 @@ def test_codes_are_placed_where_vectors_do_not_fit_and_stand_in_for_the_card(
     """The worker and the card process open the same file, and search as many of its lists."""
     config = IndexerConfig(nprobe=3, device="cpu")
     folder = Path(str(saved.base.filename)).parent
-    own = DenseIndex.build("IVF16,PQ8x4fs", saved, config).extended(saved)
+    own = DenseIndex.build("IVF16,PQ8x4fsr", saved, config).extended(saved)
     own.save(folder)
     room = RESERVE + 2 * size_on_card(own)
     scarce = partial(placed, memory=lambda _: (room, room), residents=Residents())
@@ -233,11 +233,11 @@ def test_codes_are_placed_where_vectors_do_not_fit_and_stand_in_for_the_card(
     card = serve(opened)
     remote.use(card)
     try:
-        index = open_index("IVF16,PQ8x4fs", folder, saved, IndexerConfig(device="cuda:7"))
+        index = open_index("IVF16,PQ8x4fsr", folder, saved, IndexerConfig(device="cuda:7"))
     finally:
         remote.use(None)
     assert isinstance(index, RemoteIndex)
-    assert index.kind == "IVF16,PQ8x4 on cpu (float32), shared"
+    assert index.kind == "IVF16,PQ8x4r on cpu (float32), shared"
     mask = np.arange(len(saved)) % 3 == 0
     before = fallbacks.counted().get("search", 0)
     expected = own.search(QUERIES, 5)

@@ -91,10 +91,10 @@ def test_a_card_without_room_for_the_newest_index(monkeypatch: pytest.MonkeyPatc
     assert told(small, monkeypatch)[DENSE].on == "cuda:0 (Small), exact"
 
 
-@pytest.mark.parametrize(("free", "on"), [(3, "cuda:0 (Small), IVF4096,PQ192x4fs"), (2, "CPU, IVF4096,PQ192x4fs")])
+@pytest.mark.parametrize(("free", "on"), [(3, "cuda:0 (Small), IVF4096,PQ192x4fsr"), (2, "CPU, IVF4096,PQ192x4fsr")])
 def test_a_card_with_room_for_the_codes_alone(free: int, on: str, monkeypatch: pytest.MonkeyPatch) -> None:
     small = WITH_CARD._replace(cards=(Card("Small", "sm_75", Space(free * GIB, 4 * GIB)),))
-    coded = INDEX | {"index": {"kind": "IVF4096,PQ192x4fs"}}
+    coded = INDEX | {"index": {"kind": "IVF4096,PQ192x4fsr"}}
     found = told(small, monkeypatch, coded)[DENSE]
     assert (found.on, found.fault) == (on, False)
     assert found.why.startswith("1,000,000 vectors of 384 need 0.72 GiB, ")
