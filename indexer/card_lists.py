@@ -81,8 +81,7 @@ def lists_of(index: DenseIndex) -> Lists:
 
 
 def _words(fast: Any) -> Floats:
-    """Two codes of four bits are one of eight: the first in the lower bits, and nothing in the upper ones of the last
-    where their number is odd."""
+    """What the bytes stand for: two codes each, the first in the lower bits, and an odd last one alone."""
     parts = faiss.vector_to_array(fast.pq.centroids).reshape(fast.M, 16, fast.pq.dsub)
     parts = np.pad(parts, ((0, fast.M % 2), (0, 0), (0, 0)))
     values = np.arange(256)
