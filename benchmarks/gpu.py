@@ -29,6 +29,7 @@ from plot import plot_held, plot_searched
 from result import environment, write_result
 from side import dropped
 
+from indexer.card import scan_dtype
 from indexer.device import choose
 from indexer.encoder import load_encoder
 from server.config import load_settings
@@ -64,9 +65,8 @@ def _plain(value: object) -> object:
 def search(given: argparse.Namespace, device: torch.device, save: Save) -> None:
     """Exact search: every size, batch, k and kind of mask."""
     seconds, side = given.seconds, _SQUARE[device.type]
-    dtype = torch.float32 if device.type == "cpu" else torch.float16
     speeds = gpu_search.bandwidth(device, given.probe, seconds)
-    square = gpu_search.matrix_rate(device, dtype, side, side, side, seconds)
+    square = gpu_search.matrix_rate(device, scan_dtype(device), side, side, side, seconds)
     limits = {"bytes_per_second": speeds, "square_flops": square, "square": side}
     told: dict[str, Any] = {"device": described(device), "limits": limits, "points": [], "failed": {}}
 

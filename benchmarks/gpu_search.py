@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from indexer.arrays import Doubles, Floats, Mask
-from indexer.card import CardIndex
+from indexer.card import CardIndex, scan_dtype
 from indexer.index import NOTHING, Neighbours
 
 # Rows made, or scored in float64, at a time.
@@ -192,7 +192,7 @@ class Bench:
         shifts = rng.integers(1, max(plan.rows, 2), size=min(max(plan.batches), _MOST_FILTERS))
         self.masks: list[Mask] = [np.roll(self.mask, int(shift)) for shift in shifts]
         self.index = self._indexed()
-        self.dtype = torch.float32 if device.type == "cpu" else torch.float16
+        self.dtype = scan_dtype(device)
         self._checked = self.queries[:_CHECKED]
         kinds: dict[str, Mask | None] = {"none": None, "one": self.mask}
         kinds["each"] = np.stack(self._masks_of(range(_CHECKED)))

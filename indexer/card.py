@@ -71,7 +71,7 @@ class CardIndex:
         """
         self._exact = ExactIndex(vectors)
         self._device = device
-        self._dtype = dtype or (torch.float32 if device.type == "cpu" else torch.float16)
+        self._dtype = dtype or scan_dtype(device)
         self._most = scores
         self._most_bits = bits
         # Of few rows there is one chunk, padded to eight, by which the card's matrix units count; of none, one too.
@@ -85,7 +85,7 @@ class CardIndex:
     @property
     def kind(self) -> str:
         """See `Index.kind`; for people, since what is saved is the exact index."""
-        return f"exact on {self._device} ({str(self._dtype).removeprefix('torch.')})"
+        return f"exact on {placed_in(self._device, self._dtype)}"
 
     @property
     def dimensions(self) -> int:
@@ -285,6 +285,16 @@ class CardIndex:
         """Where neither a query nor a score can be more than `dtype` holds."""
         fits: torch.Tensor = queries.norm(dim=1) * max(self._longest, 1.0) < torch.finfo(self._dtype).max
         return fits
+
+
+def scan_dtype(device: torch.device) -> torch.dtype:
+    """What scores are computed in, unless it is said: a card has units for half precision."""
+    return torch.float32 if device.type == "cpu" else torch.float16
+
+
+def placed_in(device: torch.device, dtype: torch.dtype) -> str:
+    """Where an index is and in which precision it is scanned, for people: `cuda:0 (float16)`."""
+    return f"{device} ({str(dtype).removeprefix('torch.')})"
 
 
 def merged(scores: torch.Tensor, rows: torch.Tensor, width: int) -> tuple[torch.Tensor, torch.Tensor]:

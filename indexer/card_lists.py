@@ -12,7 +12,7 @@ import torch
 
 from indexer import fallbacks
 from indexer.arrays import Array, Bits, Bytes, Floats, Ints, Mask
-from indexer.card import BATCH, merged
+from indexer.card import BATCH, merged, placed_in, scan_dtype
 from indexer.dense import DenseIndex, exact_centres
 from indexer.exact import ExactIndex
 from indexer.index import NOTHING, Neighbours
@@ -122,7 +122,7 @@ class CardLists:
         self._own = own
         self._exact = ExactIndex(vectors)
         self._device = device
-        self._dtype = dtype or (torch.float32 if device.type == "cpu" else torch.float16)
+        self._dtype = dtype or scan_dtype(device)
         self._block, self._picked = block, picked
         self._owner: Owner = owner_of(device)
         self._said = False
@@ -133,8 +133,7 @@ class CardLists:
         """See `Index.kind`; for people, since what is saved is the index of its lists."""
         fast: Any = self._own.lists
         residual = "r" * self._residual
-        kind = f"IVF{fast.nlist},PQ{fast.M}x{fast.nbits}{residual}"
-        return f"{kind} on {self._device} ({str(self._dtype).removeprefix('torch.')})"
+        return f"IVF{fast.nlist},PQ{fast.M}x{fast.nbits}{residual} on {placed_in(self._device, self._dtype)}"
 
     @property
     def dimensions(self) -> int:

@@ -41,14 +41,12 @@ CREATE TABLE IF NOT EXISTS events (
 )
 """
 # Who was erased is kept as a digest under a key of this journal's own, and when, in Unix microseconds.
-_ERASURES = """
-CREATE TABLE IF NOT EXISTS erasures (
-    number INTEGER PRIMARY KEY AUTOINCREMENT,
-    digest BLOB NOT NULL,
-    erased_at INTEGER NOT NULL
-);
-CREATE TABLE IF NOT EXISTS digest_key (key BLOB NOT NULL);
-"""
+_ERASURES = (
+    """CREATE TABLE IF NOT EXISTS erasures (
+        number INTEGER PRIMARY KEY AUTOINCREMENT, digest BLOB NOT NULL, erased_at INTEGER NOT NULL
+    )""",
+    "CREATE TABLE IF NOT EXISTS digest_key (key BLOB NOT NULL)",
+)
 # First what nobody is named in, of the sessions in which the user was known, while these are known themselves.
 _ERASE = (
     """DELETE FROM events WHERE user_id IS NULL
@@ -190,7 +188,7 @@ class Journal:
             self._connection.execute("PRAGMA secure_delete = ON")
             self._connection.execute("BEGIN IMMEDIATE")
             try:
-                for statement in _ERASURES.split(";"):
+                for statement in _ERASURES:
                     self._connection.execute(statement)
                 key = _key(self._connection)
                 if key is None:

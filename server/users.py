@@ -58,7 +58,7 @@ def erase(name: User, path: Config = DEFAULT) -> None:
         removed = journal.erase(_checked(name))
     finally:
         journal.close()
-    out.print(f"{removed} entries were removed from {settings.store / FILE}.")
+    out.print(f"Entries removed from {settings.store / FILE}: {removed}.")
     if settings.ranker.events is not None:
         out.print(f"{settings.ranker.events} is yours to mend: what it tells of this user up to now is no longer read.")
 
