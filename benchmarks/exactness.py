@@ -38,10 +38,11 @@ from server.rebuild import read_sources
 
 
 def plain_snapshot(snapshot: IndexSnapshot, encoder: Encoder) -> IndexSnapshot:
-    """The same products with float32 vectors, searched exactly."""
+    """The same products with float32 vectors, searched exactly, and every query through the encoder."""
     plain = copy.copy(snapshot)
     plain.vectors = encoder.encode(snapshot.products.column("title").to_pylist())
     plain.index = ExactIndex(plain.vectors)
+    plain.query_table = None
     return plain
 
 

@@ -22,6 +22,7 @@ from result import distribution, environment, write_result
 
 from indexer.dense import FILE, DenseIndex
 from indexer.encoder import Encoder, load_sentence_transformer, resolve
+from indexer.query_table import QueryEncoder
 from indexer.snapshot import LEXICAL, IndexSnapshot, open_latest
 from indexer.store import Store
 from indexer.text import normalise, tokens
@@ -42,7 +43,7 @@ Watch = Callable[[str, Callable[[], Any]], Any]
 
 
 def contexts(
-    settings: Settings, snapshot: IndexSnapshot, model: Model, encoder: Encoder, count: int
+    settings: Settings, snapshot: IndexSnapshot, model: Model, encoder: QueryEncoder, count: int
 ) -> tuple[Behaviour, list[Context]]:
     """The shop's behaviour after the whole log, and requests at its end by the users and queries it knows."""
     sources = read_sources(settings)
@@ -99,7 +100,7 @@ class Bare(NamedTuple):
 def measure(
     model: Model,
     snapshot: IndexSnapshot,
-    encoder: Encoder,
+    encoder: QueryEncoder,
     bare: Bare,
     behaviour: Behaviour,
     asked: list[Context],
@@ -127,7 +128,7 @@ def measure(
 
 
 def _recall_parts(
-    watch: Watch, model: Model, snapshot: IndexSnapshot, encoder: Encoder, bare: Bare, context: Context
+    watch: Watch, model: Model, snapshot: IndexSnapshot, encoder: QueryEncoder, bare: Bare, context: Context
 ) -> None:
     k, vector = model.retrieval.candidates, context.query_vector
     watch("encode", lambda: encoder.encode([context.query]))
@@ -191,9 +192,10 @@ def main() -> None:
         parser.error(f"Model {model.id} has no ranking to measure: {model.manifest['unranked']}.")
     config = settings.indexer.model_copy(update={"threads": 1})
     encoder = encoder_of(store, snapshot.manifest, config)
-    behaviour, asked = contexts(settings, snapshot, model, encoder, given.requests)
+    queries = QueryEncoder(encoder, snapshot.query_table)
+    behaviour, asked = contexts(settings, snapshot, model, queries, given.requests)
     with one_thread():
-        spent = measure(model, snapshot, encoder, Bare.of(settings, snapshot, encoder), behaviour, asked, given.rows)
+        spent = measure(model, snapshot, queries, Bare.of(settings, snapshot, encoder), behaviour, asked, given.rows)
     spent["batcher crossing"] = asyncio.run(crossings(2_000))
     stages = {stage: distribution(np.array(values)) for stage, values in spent.items()}
     print("\n".join(lines(stages)))

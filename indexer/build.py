@@ -9,14 +9,16 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from indexer.arrays import mapped
+from indexer.arrays import Floats, mapped
 from indexer.config import IndexerConfig
+from indexer.distil import distilled
 from indexer.embeddings import EmbeddingCache
 from indexer.encoder import Encoder
 from indexer.errors import InputError, SnapshotError
 from indexer.kinds import chosen_kind
 from indexer.lexical import LexicalIndex
 from indexer.pieces import pieces
+from indexer.query_table import QueryEncoder
 from indexer.readers import Catalogue, read_catalogue
 from indexer.rendered import write_rendered
 from indexer.snapshot import LEXICAL, PRODUCTS, TOKEN_OFFSETS, TOKENS, VECTORS, open_latest
@@ -50,12 +52,12 @@ def build_index(store: Store, config: IndexerConfig, encoder: Encoder, progress:
 
     def fill(folder: Path) -> Mapping[str, Any]:
         LexicalIndex.build(texts).save(folder / LEXICAL)
-        index = _write(folder, catalogue, encoder, cache, config, progress)
+        entries = _write(folder, catalogue, encoder, cache, config, progress)
         return {
             "encoder": _told(encoder),
             "dimensions": encoder.dimensions,
             "counts": counts,
-            "index": index,
+            **entries,
             "seconds": round(time.perf_counter() - started, 2),
         }
 
@@ -122,7 +124,7 @@ def _write(
     config: IndexerConfig,
     progress: Progress,
 ) -> dict[str, Any]:
-    """Write every file of the snapshot; returns the manifest's entry on the index."""
+    """Write every file of the snapshot; returns the manifest's entries on the index and on its table for queries."""
     products, titles = catalogue.products, catalogue.products["title"]
     products.write_ipc(folder / PRODUCTS, compat_level=pl.CompatLevel.oldest())
     write_rendered(products, folder)
@@ -135,13 +137,26 @@ def _write(
     # What was written stays in memory as long as it is mapped.
     del written
     vectors = mapped(folder / VECTORS)
+    queries, entries = _query_encoder(folder, encoder, titles, vectors, config, progress)
     progress("index", 0, len(titles))
     kind = chosen_kind(config, *vectors.shape)
     # What is asked is shorter than a title, and its neighbours are harder to find.
-    index, entry = filled(kind, vectors, config, lambda count: encoder.encode(pieces(titles[-count:].to_list())))
+    index, entry = filled(kind, vectors, config, lambda count: queries.encode(pieces(titles[-count:].to_list())))
     index.save(folder)
     progress("index", len(titles), len(titles))
-    return entry
+    return {"index": entry, **entries}
+
+
+def _query_encoder(
+    folder: Path, encoder: Encoder, titles: pl.Series, vectors: Floats, config: IndexerConfig, progress: Progress
+) -> tuple[QueryEncoder, dict[str, Any]]:
+    """What will embed queries, and the manifest's entry on it where it was distilled."""
+    if config.query_encoder == "full":
+        return QueryEncoder(encoder, None), {}
+    table, entry = distilled(encoder, titles.to_list(), vectors, lambda done, of: progress("distil", done, of))
+    if table:
+        table.save(folder)
+    return QueryEncoder(encoder, table), {"queries": entry}
 
 
 def _write_tokens(folder: Path, titles: pl.Series) -> None:

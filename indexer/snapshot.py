@@ -12,6 +12,7 @@ from indexer.dense import open_index
 from indexer.errors import SnapshotError
 from indexer.index import Index
 from indexer.lexical import LexicalIndex
+from indexer.query_table import QueryTable
 from indexer.rendered import open_rendered
 from indexer.store import Store
 
@@ -48,6 +49,8 @@ class IndexSnapshot:
         self.index: Index = open_index(entry["kind"], self.folder, self.vectors, config, entry.get("tuning"))
         self.lexical = LexicalIndex.load(self.folder / LEXICAL)
         self.rendered = open_rendered(self.folder)
+        distilled = self.manifest.get("queries", {}).get("used", False)
+        self.query_table = QueryTable.load(self.folder) if distilled else None
         for part in (self.lexical, self.rendered):
             if len(part) != len(self):
                 raise SnapshotError(

@@ -8,7 +8,7 @@ import polars as pl
 
 from indexer.arrays import Floats
 from indexer.encoder import Encoder
-from indexer.lexical import LexicalIndex
+from indexer.query_table import QueryEncoder
 from indexer.snapshot import IndexSnapshot
 from ranker import log
 from ranker.behaviour import Behaviour
@@ -74,7 +74,7 @@ def slice_examples(
     slices: dict[Slice, list[Example]] = {part: [] for part in Slice}
     requests = [(request, part) for request, part in prepared.requests if part is not Slice.TOWER]
     events = log.folding(prepared.engagements)
-    made = replay(requests, events, Behaviour(len(snapshot)), stages, space, _one_by_one(encoder, snapshot.lexical))
+    made = replay(requests, events, Behaviour(len(snapshot)), stages, space, _one_by_one(encoder, snapshot))
     for part, example in _told(made, len(requests), say):
         # A list without anything wanted teaches a ranker nothing, but its miss counts in the report.
         if (example.grades > 0).any() or (part is Slice.TEST and len(example.missed)):
@@ -104,9 +104,7 @@ def fit_recall(
     samples: dict[str, list[Sample]] = {"query": [], "user": []}
     behaviour = Behaviour(len(snapshot))
     events = log.folding(prepared.engagements)
-    for request, _, context, stage in moments(
-        fit, events, behaviour, stages, space, _one_by_one(encoder, snapshot.lexical)
-    ):
+    for request, _, context, stage in moments(fit, events, behaviour, stages, space, _one_by_one(encoder, snapshot)):
         # Of a logged list everything was recalled once; what to recall can be learnt only where the log does not say.
         if request.rows is None or request.positions is None:
             wanted = np.array([row for row, grade in request.wanted.items() if grade >= config.positive_grade])
@@ -128,13 +126,14 @@ def _told(made: Iterator[tuple[Slice, Example]], total: int, say: Say) -> Iterat
         yield item
 
 
-def _one_by_one(encoder: Encoder, lexical: LexicalIndex) -> Callable[[str], Floats]:
+def _one_by_one(encoder: Encoder, snapshot: IndexSnapshot) -> Callable[[str], Floats]:
     """Embeds a mended query alone, as a lone request does: a batch's padding changes a compiled model's last bits."""
     known: dict[str, Floats] = {}
+    queries = QueryEncoder(encoder, snapshot.query_table)
 
     def embed(query: str) -> Floats:
         if query not in known:
-            known[query] = encoder.encode([lexical.mended(query)])[0]
+            known[query] = queries.encode([snapshot.lexical.mended(query)])[0]
         return known[query]
 
     return embed

@@ -43,6 +43,7 @@ class AdminService(admin_service_pb2_grpc.AdminServiceServicer):  # type: ignore
             waiting=self._desk.waiting,
             queries_asked=state.query_vectors.asked,
             queries_cached=state.query_vectors.found,
+            queries_by_table=state.query_vectors.by_table,
             fallbacks=fallbacks.counted(),
         )
 

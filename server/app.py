@@ -156,10 +156,11 @@ def warm_up(state: State) -> None:
     # Queries of several lengths, alone and together: the encoder has a graph for each shape.
     for words in (1, 5, 100):
         queries = [" ".join(title.split()[:words]) for title in titles]
-        for query in queries[::2]:
-            pipeline.search(state, [Ask(query=query)])
-        pipeline.search(state, [Ask(query=query) for query in queries[:_TOGETHER]])
-        pipeline.search(state, [Ask(query=query) for query in queries[:3]])
+        for batch in (*([query] for query in queries[::2]), queries[:_TOGETHER], queries[:3]):
+            pipeline.search(state, [Ask(query=query) for query in batch])
+            if state.snapshot.query_table is not None:
+                # It answered these, and the first that it does not know should not wait for a graph.
+                state.encoder.encode(batch)
     pipeline.recommend(state, [Ask(recent=state.snapshot.ids[:3]), Ask()])
 
 

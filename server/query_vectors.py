@@ -5,21 +5,26 @@ from collections import OrderedDict
 from collections.abc import Sequence
 
 from indexer.arrays import Floats
-from indexer.encoder import Encoder
+from indexer.query_table import QueryEncoder
 
 
 class QueryVectors:
     """An encoder behind a bounded cache, least recently used out first. Safe to call from several threads.
 
-    `found` of the `asked` queries were in the cache.
+    `found` of the `asked` queries were in the cache, `by_table` of the others needed no pass of the encoder.
     """
 
-    def __init__(self, encoder: Encoder, most: int) -> None:
+    def __init__(self, encoder: QueryEncoder, most: int) -> None:
         self._encoder = encoder
         self._most = most
         self._known: OrderedDict[str, Floats] = OrderedDict()
         self._lock = threading.Lock()
         self.asked = self.found = 0
+
+    @property
+    def by_table(self) -> int:
+        """See `QueryEncoder`."""
+        return self._encoder.by_table
 
     def __call__(self, queries: Sequence[str]) -> list[Floats]:
         """The unit vector of each query; those that are not known are embedded in one pass."""

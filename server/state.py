@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import polars as pl
 
 from indexer.encoder import Encoder
+from indexer.query_table import QueryEncoder
 from indexer.snapshot import IndexSnapshot
 from indexer.store import Store
 from ranker.behaviour import Behaviour
@@ -58,7 +59,7 @@ def load_state(
         model=model,
         encoder=encoder,
         behaviour=Behaviour(len(snapshot)),
-        query_vectors=QueryVectors(encoder, settings.server.query_cache),
+        query_vectors=QueryVectors(QueryEncoder(encoder, snapshot.query_table), settings.server.query_cache),
         columns=column_types(snapshot.products),
         positive_rating=settings.ranker.positive_rating,
         ranking_budget=settings.server.ranking_budget_ms / 1e3,

@@ -58,6 +58,28 @@ def _token_vector(token: int) -> np.ndarray:
     return np.random.default_rng(token).normal(size=DIMENSIONS).astype(np.float32)
 
 
+class HashTokeniser:
+    """Tokens' hashes numbered from 1 as they are first seen."""
+
+    def __init__(self) -> None:
+        self.hashes = [0]
+        self._number: dict[int, int] = {}
+
+    def __call__(self, texts: Sequence[str]) -> list[list[int]]:
+        return [[self._of(int(token)) for token in token_hashes(text)] for text in texts]
+
+    def pad(self, rows: Sequence[Sequence[int]]) -> tuple[np.ndarray, np.ndarray]:
+        width = max(map(len, rows))
+        padded = np.array([[*row, *[0] * (width - len(row))] for row in rows])
+        return padded, (padded > 0).astype(np.int64)
+
+    def _of(self, token: int) -> int:
+        if token not in self._number:
+            self._number[token] = len(self.hashes)
+            self.hashes.append(token)
+        return self._number[token]
+
+
 class HashEncoder:
     """A text is the sum of one random vector for each of its tokens: shared words make texts near."""
 
@@ -68,12 +90,21 @@ class HashEncoder:
         self.name, self.dimensions, self.tuned = name, dimensions, tuned
         self.fingerprint = f"fingerprint-{name}"
         self.warmed = 0
+        self.encoded: list[str] = []
+        self.tokeniser = HashTokeniser()
 
     def warm_up(self) -> None:
         self.warmed += 1
 
     def encode(self, texts: Sequence[str], progress: Callable[[int], None] | None = None) -> np.ndarray:
-        sums = [sum((_token_vector(int(t)) for t in token_hashes(text)), _token_vector(0) * 1e-3) for text in texts]
+        self.encoded += texts
+        return self._sums([token_hashes(text).tolist() for text in texts])
+
+    def forward(self, input_ids: np.ndarray, attention_mask: np.ndarray) -> np.ndarray:
+        return self._sums([[self.tokeniser.hashes[i] for i in row if i] for row in input_ids])
+
+    def _sums(self, texts: Sequence[Sequence[int]]) -> np.ndarray:
+        sums = [sum(map(_token_vector, text), _token_vector(0) * 1e-3) for text in texts]
         vectors = np.array(sums, np.float32).reshape(len(texts), DIMENSIONS)[:, : self.dimensions]
         return np.asarray(vectors / np.linalg.norm(vectors, axis=1, keepdims=True), np.float32)
 
@@ -105,7 +136,7 @@ class Trained(NamedTuple):
         return Store(self.settings.store)
 
 
-def make_settings(folder: Path, **ranker: Any) -> Settings:
+def make_settings(folder: Path, query_encoder: str = "full", **ranker: Any) -> Settings:
     """Small and quick; `folder` holds the canonical tables and gets the store."""
     small: dict[str, Any] = {
         "device": "cpu",
@@ -119,7 +150,7 @@ def make_settings(folder: Path, **ranker: Any) -> Settings:
     }
     return Settings(
         store=folder / "store",
-        indexer=IndexerConfig.model_validate({"catalogue": folder / "products.parquet", "device": "cpu"}),
+        indexer=IndexerConfig(catalogue=folder / "products.parquet", device="cpu", query_encoder=query_encoder),
         ranker=RankerConfig.model_validate({**small, **ranker}),
         server=ServerConfig.model_validate(
             {"port": 0, "ranking_budget_ms": 0, "network_budget_ms": 0, "reload_seconds": 0.05}

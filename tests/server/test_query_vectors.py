@@ -7,6 +7,7 @@ import pytest
 from harness import hash_encoder
 
 from indexer.arrays import Floats
+from indexer.query_table import QueryEncoder
 from server.query_vectors import QueryVectors
 
 
@@ -26,7 +27,7 @@ def make(embedded: list[list[str]], monkeypatch: pytest.MonkeyPatch) -> QueryVec
         return encode(texts)
 
     monkeypatch.setattr(encoder, "encode", told)
-    return QueryVectors(encoder, 2)
+    return QueryVectors(QueryEncoder(encoder, None), 2)
 
 
 def test_a_query_is_embedded_once(make: QueryVectors, embedded: list[list[str]]) -> None:
