@@ -3,6 +3,7 @@
 import logging
 import time
 from collections.abc import Callable, Sequence
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -29,8 +30,8 @@ _RIDGE, _ROUNDS, _STEPS = 1.0, 3, 20
 _LENGTHS = (0.3, 2.0)
 # A token's vector in the sum of a few, before the fit: so much of what the encoder makes of the token alone.
 _PRIOR = 0.5
-# Tokens embedded at a time.
-_BATCH = 256
+# Tokens embedded, and titles tokenised, at a time.
+_BATCH, _BLOCK = 256, 10_000
 
 
 def distilled(
@@ -45,7 +46,7 @@ def distilled(
     token_ids = encoder.tokeniser([normalise(text) for text in texts])
     targets = encoder.encode(texts, lambda done: progress(done, len(texts)))
     held = min(_HELD_OUT, len(texts) // 10)
-    table = fitted(encoder, token_ids[held:], targets[held:])
+    table = fitted(encoder, token_ids[held:], targets[held:], _tokens(encoder, titles))
     entry: dict[str, Any] = {"texts": len(texts) - held, "tokens": len(table)}
     entry |= _agreement(table, token_ids[:held], targets[:held], vectors)
     entry["used"] = entry["cosine"] >= _LEAST_COSINE
@@ -70,14 +71,26 @@ def _texts(titles: Sequence[str]) -> list[str]:
     return [distinct[i] for i in np.random.default_rng(0).permutation(len(distinct))]
 
 
-def fitted(encoder: Encoder, token_ids: Sequence[Sequence[int]], targets: Floats) -> QueryTable:
+def _tokens(encoder: Encoder, titles: Sequence[str]) -> Ints:
+    """The distinct tokens of the titles, rising."""
+    blocks = (titles[start : start + _BLOCK] for start in range(0, len(titles), _BLOCK))
+    rows = (encoder.tokeniser([normalise(title) for title in block]) for block in blocks)
+    return np.unique(np.concatenate([_distinct(each) for each in rows]))
+
+
+def _distinct(rows: Sequence[Sequence[int]]) -> Ints:
+    return np.unique(np.fromiter(chain.from_iterable(rows), np.int64))
+
+
+def fitted(encoder: Encoder, token_ids: Sequence[Sequence[int]], targets: Floats, also: Ints) -> QueryTable:
     """The token vectors W that minimise sum_i |l_i y_i - x_i W|^2 + r |W - P|^2 (ridge regression).
 
     Text i has the encoder's vector y_i (row i of `targets`) and the counts of its tokens over the root of their number,
     x_i. Only the direction of x_i W matters, so the length l_i is what x_i W has along y_i, fitted in turn with W. P is
-    half of what the encoder makes of each token alone.
+    half of what the encoder makes of each token alone, and what a token of `also` gets that is in none of the texts.
     """
-    tokens, counts = _counts(token_ids)
+    tokens = np.union1d(_distinct(token_ids), also)
+    counts = _counts(token_ids, tokens)
     weights = _PRIOR * _alone(encoder, tokens)
     lengths = np.ones((len(targets), 1), np.float32)
     for _ in range(_ROUNDS):
@@ -89,15 +102,15 @@ def fitted(encoder: Encoder, token_ids: Sequence[Sequence[int]], targets: Floats
     return QueryTable(rows, weights.astype(np.float16))
 
 
-def _counts(token_ids: Sequence[Sequence[int]]) -> tuple[Ints, sp.csr_matrix]:
-    """The distinct tokens, rising, and the matrix [texts, tokens] of their counts over the root of a text's length."""
+def _counts(token_ids: Sequence[Sequence[int]], tokens: Ints) -> sp.csr_matrix:
+    """The counts of `tokens`, which rise, in each text over the root of its length: float32 [texts, tokens]."""
     lengths = np.array([len(text) for text in token_ids])
-    tokens, places = np.unique(np.concatenate([np.asarray(text) for text in token_ids]), return_inverse=True)
+    places = np.searchsorted(tokens, np.fromiter(chain.from_iterable(token_ids), np.int64))
     shares = np.repeat(1 / np.sqrt(np.maximum(lengths, 1)), lengths).astype(np.float32)
     offsets = np.concatenate([[0], np.cumsum(lengths)])
     matrix = sp.csr_matrix((shares, places, offsets), shape=(len(token_ids), len(tokens)))
     matrix.sum_duplicates()
-    return tokens, matrix
+    return matrix
 
 
 def _alone(encoder: Encoder, tokens: Ints) -> Floats:

@@ -156,10 +156,12 @@ def warm_up(state: State) -> None:
     # Queries of several lengths, alone and together: the encoder has a graph for each shape.
     for words in (1, 5, 100):
         queries = [" ".join(title.split()[:words]) for title in titles]
-        for batch in (*([query] for query in queries[::2]), queries[:_TOGETHER], queries[:3]):
+        batches = [*([query] for query in queries[::2]), queries[:_TOGETHER], queries[:3]]
+        for batch in batches:
             pipeline.search(state, [Ask(query=query) for query in batch])
-            if state.snapshot.query_table is not None:
-                # It answered these, and the first that it does not know should not wait for a graph.
+        if state.snapshot.query_table is not None:
+            # It answered the short ones, and the first query that it does not know should not wait for a graph.
+            for batch in batches[-5:]:
                 state.encoder.encode(batch)
     pipeline.recommend(state, [Ask(recent=state.snapshot.ids[:3]), Ask()])
 

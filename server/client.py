@@ -36,6 +36,7 @@ Certificate = Annotated[
 ]
 Key = Annotated[Path | None, typer.Option("--tls-key", help="PEM: its key.", envvar="VITRINE_TLS_KEY")]
 Size = Annotated[int, typer.Option("--size", "-n", help="How many products.")]
+Explain = Annotated[bool, typer.Option("--explain", help="Say what each score is made of.")]
 User = Annotated[str, typer.Option(help="Rank for this user.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the whole response as JSON.")]
 MaxPrice = Annotated[float | None, typer.Option(help="Only products up to this price.")]
@@ -83,6 +84,7 @@ def search(
     query: Annotated[str, typer.Argument(help="What to look for.")],
     user: User = "",
     size: Size = 10,
+    explain: Explain = False,
     max_price: MaxPrice = None,
     category: Category = None,
     in_stock: InStock = False,
@@ -94,7 +96,11 @@ def search(
 ) -> None:
     """Search a running server."""
     request = search_service_pb2.SearchRequest(
-        query=query, user_id=user, page_size=size, filter=_filter(max_price, category, in_stock)
+        query=query,
+        user_id=user,
+        page_size=size,
+        filter=_filter(max_price, category, in_stock),
+        explain=explain,
     )
     server = Server(address, ca, certificate, key)
     _ask(server, search_service_pb2_grpc.SearchServiceStub, "Search", request, f"search “{query}”", as_json)
@@ -104,6 +110,7 @@ def recommend(
     user: Annotated[str, typer.Argument(help="A user id; an unknown one gets what is popular.")],
     recent: Annotated[list[str] | None, typer.Option(help="A product just looked at; may be repeated.")] = None,
     size: Size = 10,
+    explain: Explain = False,
     max_price: MaxPrice = None,
     category: Category = None,
     in_stock: InStock = False,
@@ -115,7 +122,11 @@ def recommend(
 ) -> None:
     """Recommend products to a user."""
     request = recommend_service_pb2.RecommendRequest(
-        user_id=user, recent_product_ids=recent or [], page_size=size, filter=_filter(max_price, category, in_stock)
+        user_id=user,
+        recent_product_ids=recent or [],
+        page_size=size,
+        filter=_filter(max_price, category, in_stock),
+        explain=explain,
     )
     stub = recommend_service_pb2_grpc.RecommendServiceStub
     _ask(Server(address, ca, certificate, key), stub, "Recommend", request, f"recommend to {user}", as_json)
@@ -222,12 +233,31 @@ def print_hits(response: Any, title: str, seconds: float) -> None:
             f"{members.trees:.2f}" if members.HasField("trees") else "",
         )
     out.print(table)
+    if any(hit.HasField("explanation") for hit in response.hits):
+        _print_explanations(response)
     stages = ", ".join(f"{t.stage} {t.duration.ToMicroseconds() / 1e3:.1f}" for t in response.info.timings)
     out.print(f"{seconds * 1e3:.1f} ms ({stages} ms in the server); {response.info.candidates} candidates")
     if getattr(response, "fallback", 0) == recommend_service_pb2.RecommendResponse.POPULAR:
         out.print("Nothing is known of this user: these are the popular products.")
     for left_out in response.info.degraded:
         out.print(f"degraded: {left_out.stage}: {left_out.reason}")
+
+
+def _print_explanations(response: Any) -> None:
+    """What changed each hit's score most, a row each."""
+    table = Table("#", "title", "score", "from", "because of (value)", title="why")
+    for hit in response.hits:
+        told = hit.explanation
+        parts = [f"{part.contribution:+.3f} {part.name}{_value(part)}" for part in told.contributions]
+        because = ", ".join([*parts, f"{told.others:+.3f} all others"])
+        table.add_row(str(hit.rank), hit.product.title, f"{told.total:.4f}", f"{told.base:.3f}", because)
+    out.print(table)
+    if any(hit.explanation.subject == hit_pb2.Explanation.TREES for hit in response.hits):
+        out.print("The members are fused by their ranks: what is explained is the trees' score.")
+
+
+def _value(part: hit_pb2.Explanation.Contribution) -> str:
+    return f" ({part.value:.4g})" if part.HasField("value") else " (none)"
 
 
 def _channel(source: hit_pb2.RecallSource) -> str:

@@ -4,7 +4,10 @@ import time
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+from vitrine.v1.hit_pb2 import Explanation
+
 from server.batcher import Batcher
+from server.explanations import explanations
 from server.live import Live
 from server.pipeline import Answer, Ask
 from server.state import State
@@ -26,6 +29,8 @@ class Desk:
     def __init__(self, live: Live, max_batch: int, max_waiting: int, threads: int) -> None:
         self.live = live
         self._batcher: Batcher[Job, Answer] = Batcher(self._run, max_batch, max_waiting, threads)
+        # Explained one by one and beside the ranking: that takes longer than all else, and few ask for it.
+        self._explainer: Batcher[Answer, list[Explanation]] = Batcher(_explained, 1, max_waiting)
 
     @property
     def waiting(self) -> int:
@@ -36,9 +41,14 @@ class Desk:
         """The answer of `state` to `ask`; see `Batcher.submit` for what it raises."""
         return await self._batcher.submit(Job(work, state, ask._replace(asked=time.monotonic())), ask.deadline)
 
+    async def explain(self, answer: Answer) -> list[Explanation]:
+        """Why the hits have their scores, if the request asked; see `Batcher.submit` for what it raises."""
+        return [] if answer.evidence is None else await self._explainer.submit(answer)
+
     async def close(self) -> None:
         """Answer what waits and stop."""
         await self._batcher.close()
+        await self._explainer.close()
 
     def _run(self, jobs: Sequence[Job]) -> list[Answer]:
         self.live.refresh()
@@ -50,3 +60,7 @@ class Desk:
         for (work, _), mine in kinds.items():
             answers.update(zip(mine, work(jobs[mine[0]].state, [jobs[i].ask for i in mine]), strict=True))
         return [answers[i] for i in range(len(jobs))]
+
+
+def _explained(answers: Sequence[Answer]) -> list[list[Explanation]]:
+    return [explanations(answer) for answer in answers]

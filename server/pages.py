@@ -10,6 +10,9 @@ from google.protobuf.message import Message
 from server.faults import ViolationError
 from server.pipeline import Answer
 
+# What may change from page to page.
+_FREE = ("page_token", "page_size", "request_id", "read_mask", "explain")
+
 
 def offset_of(request: Any) -> int:
     """Where the asked page begins. Raises `ViolationError` where the page token is of another request."""
@@ -22,7 +25,7 @@ def offset_of(request: Any) -> int:
         raise ViolationError("page_token", "was not made by this server; leave it empty for the first page") from None
     if made_for != _request_digest(request):
         raise ViolationError(
-            "page_token", "belongs to another request; only page_size, request_id and read_mask may differ"
+            "page_token", "belongs to another request; only page_size, request_id, read_mask and explain may differ"
         )
     if offset < 0:
         raise ViolationError("page_token", "was not made by this server; leave it empty for the first page")
@@ -42,6 +45,7 @@ def _request_digest(request: Message) -> str:
     """Names everything of a request but its page and its id."""
     bare = type(request)()
     bare.CopyFrom(request)
-    for field in ("page_token", "page_size", "request_id", "read_mask"):
-        bare.ClearField(field)
+    for field in _FREE:
+        if field in bare.DESCRIPTOR.fields_by_name:
+            bare.ClearField(field)
     return hashlib.sha256(bare.SerializeToString(deterministic=True)).hexdigest()[:16]

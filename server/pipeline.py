@@ -9,6 +9,7 @@ import numpy as np
 from indexer.arrays import Doubles, Floats, Ints, Mask
 from indexer.text import normalise
 from ranker import features, recall
+from ranker.explain import Evidence
 from ranker.features import Context
 from ranker.history import History, viewed
 from ranker.model import Scores
@@ -30,6 +31,7 @@ class Ask(NamedTuple):
     condition: Filter | None = None
     offset: int = 0
     size: int = 24
+    explain: bool = False
     asked: float = 0.0  # time.monotonic
     deadline: float = float("inf")  # time.monotonic
 
@@ -43,6 +45,8 @@ class Answer(NamedTuple):
     timings: Sequence[tuple[str, float]]
     degraded: Sequence[tuple[str, str]]
     personal: bool = False
+    # What the hits were scored by, where the request asks why and they were scored.
+    evidence: Evidence | None = None
 
 
 class _Plan(NamedTuple):
@@ -239,7 +243,12 @@ def _page(
         places=places,
         proposed=proposed,
     )
-    return Answer(state, hits, len(found.rows), [("wait", watch.start - ask.asked), *watch.laps], degraded, personal)
+    timings = [("wait", watch.start - ask.asked), *watch.laps]
+    evidence = None
+    if ask.explain and ranked is not None and scores is not None:
+        usual = 0.0 if network is None else float(network.mean())
+        evidence = Evidence(ranked.features[kept], hits.network, usual)
+    return Answer(state, hits, len(found.rows), timings, degraded, personal, evidence)
 
 
 def _shown_trees(state: State, ranked: Scorable | None, trees: Doubles | None, kept: Ints) -> Doubles | None:

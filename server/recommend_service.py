@@ -29,6 +29,7 @@ class RecommendService(recommend_service_pb2_grpc.RecommendServiceServicer):  # 
             ask.offset,
             answer,
             response,
+            await self._desk.explain(answer),
             fallback=response.Fallback.NONE if answer.personal else response.Fallback.POPULAR,
             unknown_product_ids=[product for product in ask.recent if product not in answer.state.snapshot.row_of],
         )
@@ -47,6 +48,7 @@ def _ask(request: recommend_service_pb2.RecommendRequest, state: State) -> Ask:
         user=faults.run(checks.identifier, request.user_id, "user_id", default="") or None,
         recent=faults.run(checks.recent, request.recent_product_ids, default=[]),
         condition=faults.run(conditions.condition, request, state.columns, default=None),
+        explain=request.explain,
         offset=faults.run(pages.offset_of, request, default=0),
         size=faults.run(checks.page_size, request.page_size, default=0),
     )

@@ -1,6 +1,7 @@
 """Answers to protobuf, for the rpcs that reply alike."""
 
 import uuid
+from collections.abc import Sequence
 from typing import Any
 
 from google.protobuf.duration_pb2 import Duration
@@ -12,14 +13,30 @@ from server.pipeline import Answer
 from server.state import State
 
 
-def ranked(request: Any, offset: int, answer: Answer, response: Any, **others: Any) -> bytes:
-    """A ranked `response` (its type), serialised; `others` are fields that not every one has."""
+def ranked(
+    request: Any,
+    offset: int,
+    answer: Answer,
+    response: Any,
+    explanations: Sequence[hit_pb2.Explanation] = (),
+    **others: Any,
+) -> bytes:
+    """A ranked `response` (its type), serialised; `others` are fields that not every one has.
+
+    `explanations` are the hits', or none.
+    """
     rendered, asked = answer.state.snapshot.rendered, asked_of(request.read_mask.paths)
     rest = response(
         next_page_token=pages.token_after(request, offset, answer), info=info(answer, request.request_id), **others
     )
     # A message is its fields one after the other: these two parts are one message.
-    return serialised(answer.hits, offset + 1, rendered, asked) + bytes(rest.SerializeToString())
+    written = serialised(answer.hits, offset + 1, rendered, asked) + bytes(rest.SerializeToString())
+    if not explanations or "explanation" not in asked:
+        return written
+    whole = response.FromString(written)
+    for hit, explanation in zip(whole.hits, explanations, strict=True):
+        hit.explanation.CopyFrom(explanation)
+    return bytes(whole.SerializeToString())
 
 
 def versions(state: State) -> hit_pb2.Versions:

@@ -24,7 +24,8 @@ class SearchService(search_service_pb2_grpc.SearchServiceServicer):  # type: ign
         state = self._desk.live.state
         ask = _search_ask(request, state)._replace(deadline=checks.deadline(context))
         answer = await self._desk.answer(pipeline.search, state, ask)
-        return replies.ranked(request, ask.offset, answer, search_service_pb2.SearchResponse)
+        told = await self._desk.explain(answer)
+        return replies.ranked(request, ask.offset, answer, search_service_pb2.SearchResponse, told)
 
     async def Similar(  # noqa: N802
         self, request: search_service_pb2.SimilarRequest, context: grpc.aio.ServicerContext
@@ -56,6 +57,7 @@ def _search_ask(request: search_service_pb2.SearchRequest, state: State) -> Ask:
         user=faults.run(checks.identifier, request.user_id, "user_id", default="") or None,
         recent=faults.run(checks.recent, request.recent_product_ids, default=[]),
         condition=faults.run(conditions.condition, request, state.columns, default=None),
+        explain=request.explain,
         offset=faults.run(pages.offset_of, request, default=0),
         size=faults.run(checks.page_size, request.page_size, default=0),
     )

@@ -39,7 +39,7 @@ def test_an_encoder_that_is_a_sum_is_found_out() -> None:
     assert told["cosine"] > 0.99
     assert told["overlap"] > 0.85
     assert told["known"] == 1.0
-    assert told["tokens"] == len(WORDS) + 2
+    assert told["tokens"] == len(WORDS) + 2  # And the marks.
     asked = ["word3 word40", "word7 word1 word59 word20"]
     cosines = np.sum(QueryEncoder(cast(Encoder, encoder), table).encode(asked) * encoder.encode(asked), 1)
     assert cosines.min() > 0.99
@@ -58,9 +58,9 @@ def test_the_figures_are_of_texts_that_it_was_not_fitted_to(monkeypatch: pytest.
     seen: list[list[list[int]]] = []
     real = distil.fitted
 
-    def noted(encoder: Encoder, token_ids: Any, targets: Any) -> QueryTable:
+    def noted(encoder: Encoder, token_ids: Any, *others: Any) -> QueryTable:
         seen.append(token_ids)
-        return real(encoder, token_ids, targets)
+        return real(encoder, token_ids, *others)
 
     asked: list[list[list[int]]] = []
     agreement = distil._agreement
@@ -76,6 +76,30 @@ def test_the_figures_are_of_texts_that_it_was_not_fitted_to(monkeypatch: pytest.
     assert not fit & held
     assert len(held) == (len(fit) + len(held)) // 10
     assert told["texts"] == len(fit)
+
+
+def test_a_word_of_the_titles_that_was_in_no_piece_is_as_the_encoder_sees_it_alone() -> None:
+    encoder = SumEncoder([*WORDS, "rare"])
+    told = cast(Encoder, encoder)
+    texts = titles(200)
+    rare = np.unique(encoder.tokeniser(["rare"]))
+    table = distil.fitted(told, encoder.tokeniser(texts), encoder.encode(texts), rare)
+    [first, word, last] = encoder.tokeniser(["rare"])[0]
+    np.testing.assert_allclose(table._vectors[table._rows[word]], 0.5 * encoder.encode(["rare"])[0], atol=1e-3)
+    assert table.embed([first, word, last]) is not None
+    without = distil.fitted(told, encoder.tokeniser(texts), encoder.encode(texts), rare[:0])
+    assert without.embed([first, word, last]) is None
+    # What the others mean does not depend on it.
+    asked = encoder.tokeniser(["word1 word2"])[0]
+    np.testing.assert_allclose(cast(Any, table.embed(asked)), cast(Any, without.embed(asked)), atol=1e-4)
+
+
+def test_every_word_of_a_title_is_known() -> None:
+    encoder = SumEncoder([*WORDS, *(f"code{i}" for i in range(300))])
+    texts = [f"{title} code{i}" for i, title in enumerate(titles(300))]
+    table, _ = made_by(encoder, texts)
+    assert table is not None
+    assert all(table.embed(each) is not None for each in encoder.tokeniser([f"code{i}" for i in range(300)]))
 
 
 def test_conjugate_gradients_find_the_ridge_solution(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -26,7 +26,7 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from vitrine.v1 import product_pb2 as vitrine_dot_v1_dot_product__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14vitrine/v1/hit.proto\x12\nvitrine.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x18vitrine/v1/product.proto\"\xab\x01\n\x03Hit\x12$\n\x07product\x18\x01 \x01(\x0b\x32\x13.vitrine.v1.Product\x12\x0c\n\x04rank\x18\x02 \x01(\x05\x12\r\n\x05score\x18\x03 \x01(\x01\x12\x30\n\x0erecall_sources\x18\x04 \x03(\x0b\x32\x18.vitrine.v1.RecallSource\x12/\n\rmember_scores\x18\x05 \x01(\x0b\x32\x18.vitrine.v1.MemberScores\"\xf6\x01\n\x0cRecallSource\x12\x31\n\x07\x63hannel\x18\x01 \x01(\x0e\x32 .vitrine.v1.RecallSource.Channel\x12\x0c\n\x04rank\x18\x02 \x01(\x05\x12\r\n\x05score\x18\x03 \x01(\x01\"\x95\x01\n\x07\x43hannel\x12\x17\n\x13\x43HANNEL_UNSPECIFIED\x10\x00\x12\t\n\x05\x44\x45NSE\x10\x01\x12\x08\n\x04USER\x10\x02\x12\x0b\n\x07HISTORY\x10\x03\x12\x0b\n\x07POPULAR\x10\x04\x12\x0b\n\x07RELATED\x10\x05\x12\x0b\n\x07LEXICAL\x10\x06\x12\x0b\n\x07\x45NGAGED\x10\x07\x12\r\n\tCOVISITED\x10\x08\x12\x0c\n\x08TRENDING\x10\t\"n\n\x0cMemberScores\x12\x14\n\x07network\x18\x01 \x01(\x01H\x00\x88\x01\x01\x12\x12\n\x05trees\x18\x02 \x01(\x01H\x01\x88\x01\x01\x12\x13\n\x06recall\x18\x03 \x01(\x01H\x02\x88\x01\x01\x42\n\n\x08_networkB\x08\n\x06_treesB\t\n\x07_recall\"J\n\x08Versions\x12\x0f\n\x07release\x18\x01 \x01(\t\x12\r\n\x05index\x18\x02 \x01(\t\x12\r\n\x05model\x18\x03 \x01(\t\x12\x0f\n\x07\x65ncoder\x18\x04 \x01(\t\"I\n\x0bStageTiming\x12\r\n\x05stage\x18\x01 \x01(\t\x12+\n\x08\x64uration\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\",\n\x0b\x44\x65gradation\x12\r\n\x05stage\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"\xcc\x01\n\nAnswerInfo\x12\x19\n\x11\x61ttribution_token\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12&\n\x08versions\x18\x03 \x01(\x0b\x32\x14.vitrine.v1.Versions\x12(\n\x07timings\x18\x04 \x03(\x0b\x32\x17.vitrine.v1.StageTiming\x12)\n\x08\x64\x65graded\x18\x05 \x03(\x0b\x32\x17.vitrine.v1.Degradation\x12\x12\n\ncandidates\x18\x06 \x01(\x05\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14vitrine/v1/hit.proto\x12\nvitrine.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x18vitrine/v1/product.proto\"\xd9\x01\n\x03Hit\x12$\n\x07product\x18\x01 \x01(\x0b\x32\x13.vitrine.v1.Product\x12\x0c\n\x04rank\x18\x02 \x01(\x05\x12\r\n\x05score\x18\x03 \x01(\x01\x12\x30\n\x0erecall_sources\x18\x04 \x03(\x0b\x32\x18.vitrine.v1.RecallSource\x12/\n\rmember_scores\x18\x05 \x01(\x0b\x32\x18.vitrine.v1.MemberScores\x12,\n\x0b\x65xplanation\x18\x06 \x01(\x0b\x32\x17.vitrine.v1.Explanation\"\xb5\x02\n\x0b\x45xplanation\x12\x30\n\x07subject\x18\x01 \x01(\x0e\x32\x1f.vitrine.v1.Explanation.Subject\x12\x0c\n\x04\x62\x61se\x18\x02 \x01(\x01\x12;\n\rcontributions\x18\x03 \x03(\x0b\x32$.vitrine.v1.Explanation.Contribution\x12\x0e\n\x06others\x18\x04 \x01(\x01\x12\r\n\x05total\x18\x05 \x01(\x01\x1aP\n\x0c\x43ontribution\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\x05value\x18\x02 \x01(\x01H\x00\x88\x01\x01\x12\x14\n\x0c\x63ontribution\x18\x03 \x01(\x01\x42\x08\n\x06_value\"8\n\x07Subject\x12\x17\n\x13SUBJECT_UNSPECIFIED\x10\x00\x12\t\n\x05\x46USED\x10\x01\x12\t\n\x05TREES\x10\x02\"\xf6\x01\n\x0cRecallSource\x12\x31\n\x07\x63hannel\x18\x01 \x01(\x0e\x32 .vitrine.v1.RecallSource.Channel\x12\x0c\n\x04rank\x18\x02 \x01(\x05\x12\r\n\x05score\x18\x03 \x01(\x01\"\x95\x01\n\x07\x43hannel\x12\x17\n\x13\x43HANNEL_UNSPECIFIED\x10\x00\x12\t\n\x05\x44\x45NSE\x10\x01\x12\x08\n\x04USER\x10\x02\x12\x0b\n\x07HISTORY\x10\x03\x12\x0b\n\x07POPULAR\x10\x04\x12\x0b\n\x07RELATED\x10\x05\x12\x0b\n\x07LEXICAL\x10\x06\x12\x0b\n\x07\x45NGAGED\x10\x07\x12\r\n\tCOVISITED\x10\x08\x12\x0c\n\x08TRENDING\x10\t\"n\n\x0cMemberScores\x12\x14\n\x07network\x18\x01 \x01(\x01H\x00\x88\x01\x01\x12\x12\n\x05trees\x18\x02 \x01(\x01H\x01\x88\x01\x01\x12\x13\n\x06recall\x18\x03 \x01(\x01H\x02\x88\x01\x01\x42\n\n\x08_networkB\x08\n\x06_treesB\t\n\x07_recall\"J\n\x08Versions\x12\x0f\n\x07release\x18\x01 \x01(\t\x12\r\n\x05index\x18\x02 \x01(\t\x12\r\n\x05model\x18\x03 \x01(\t\x12\x0f\n\x07\x65ncoder\x18\x04 \x01(\t\"I\n\x0bStageTiming\x12\r\n\x05stage\x18\x01 \x01(\t\x12+\n\x08\x64uration\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\",\n\x0b\x44\x65gradation\x12\r\n\x05stage\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"\xcc\x01\n\nAnswerInfo\x12\x19\n\x11\x61ttribution_token\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12&\n\x08versions\x18\x03 \x01(\x0b\x32\x14.vitrine.v1.Versions\x12(\n\x07timings\x18\x04 \x03(\x0b\x32\x17.vitrine.v1.StageTiming\x12)\n\x08\x64\x65graded\x18\x05 \x03(\x0b\x32\x17.vitrine.v1.Degradation\x12\x12\n\ncandidates\x18\x06 \x01(\x05\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,19 +34,25 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'vitrine.v1.hit_pb2', _globa
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_HIT']._serialized_start=95
-  _globals['_HIT']._serialized_end=266
-  _globals['_RECALLSOURCE']._serialized_start=269
-  _globals['_RECALLSOURCE']._serialized_end=515
-  _globals['_RECALLSOURCE_CHANNEL']._serialized_start=366
-  _globals['_RECALLSOURCE_CHANNEL']._serialized_end=515
-  _globals['_MEMBERSCORES']._serialized_start=517
-  _globals['_MEMBERSCORES']._serialized_end=627
-  _globals['_VERSIONS']._serialized_start=629
-  _globals['_VERSIONS']._serialized_end=703
-  _globals['_STAGETIMING']._serialized_start=705
-  _globals['_STAGETIMING']._serialized_end=778
-  _globals['_DEGRADATION']._serialized_start=780
-  _globals['_DEGRADATION']._serialized_end=824
-  _globals['_ANSWERINFO']._serialized_start=827
-  _globals['_ANSWERINFO']._serialized_end=1031
+  _globals['_HIT']._serialized_end=312
+  _globals['_EXPLANATION']._serialized_start=315
+  _globals['_EXPLANATION']._serialized_end=624
+  _globals['_EXPLANATION_CONTRIBUTION']._serialized_start=486
+  _globals['_EXPLANATION_CONTRIBUTION']._serialized_end=566
+  _globals['_EXPLANATION_SUBJECT']._serialized_start=568
+  _globals['_EXPLANATION_SUBJECT']._serialized_end=624
+  _globals['_RECALLSOURCE']._serialized_start=627
+  _globals['_RECALLSOURCE']._serialized_end=873
+  _globals['_RECALLSOURCE_CHANNEL']._serialized_start=724
+  _globals['_RECALLSOURCE_CHANNEL']._serialized_end=873
+  _globals['_MEMBERSCORES']._serialized_start=875
+  _globals['_MEMBERSCORES']._serialized_end=985
+  _globals['_VERSIONS']._serialized_start=987
+  _globals['_VERSIONS']._serialized_end=1061
+  _globals['_STAGETIMING']._serialized_start=1063
+  _globals['_STAGETIMING']._serialized_end=1136
+  _globals['_DEGRADATION']._serialized_start=1138
+  _globals['_DEGRADATION']._serialized_end=1182
+  _globals['_ANSWERINFO']._serialized_start=1185
+  _globals['_ANSWERINFO']._serialized_end=1389
 # @@protoc_insertion_point(module_scope)

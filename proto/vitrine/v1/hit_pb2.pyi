@@ -12,18 +12,51 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class Hit(_message.Message):
-    __slots__ = ("product", "rank", "score", "recall_sources", "member_scores")
+    __slots__ = ("product", "rank", "score", "recall_sources", "member_scores", "explanation")
     PRODUCT_FIELD_NUMBER: _ClassVar[int]
     RANK_FIELD_NUMBER: _ClassVar[int]
     SCORE_FIELD_NUMBER: _ClassVar[int]
     RECALL_SOURCES_FIELD_NUMBER: _ClassVar[int]
     MEMBER_SCORES_FIELD_NUMBER: _ClassVar[int]
+    EXPLANATION_FIELD_NUMBER: _ClassVar[int]
     product: _product_pb2.Product
     rank: int
     score: float
     recall_sources: _containers.RepeatedCompositeFieldContainer[RecallSource]
     member_scores: MemberScores
-    def __init__(self, product: _Optional[_Union[_product_pb2.Product, _Mapping]] = ..., rank: _Optional[int] = ..., score: _Optional[float] = ..., recall_sources: _Optional[_Iterable[_Union[RecallSource, _Mapping]]] = ..., member_scores: _Optional[_Union[MemberScores, _Mapping]] = ...) -> None: ...
+    explanation: Explanation
+    def __init__(self, product: _Optional[_Union[_product_pb2.Product, _Mapping]] = ..., rank: _Optional[int] = ..., score: _Optional[float] = ..., recall_sources: _Optional[_Iterable[_Union[RecallSource, _Mapping]]] = ..., member_scores: _Optional[_Union[MemberScores, _Mapping]] = ..., explanation: _Optional[_Union[Explanation, _Mapping]] = ...) -> None: ...
+
+class Explanation(_message.Message):
+    __slots__ = ("subject", "base", "contributions", "others", "total")
+    class Subject(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+        __slots__ = ()
+        SUBJECT_UNSPECIFIED: _ClassVar[Explanation.Subject]
+        FUSED: _ClassVar[Explanation.Subject]
+        TREES: _ClassVar[Explanation.Subject]
+    SUBJECT_UNSPECIFIED: Explanation.Subject
+    FUSED: Explanation.Subject
+    TREES: Explanation.Subject
+    class Contribution(_message.Message):
+        __slots__ = ("name", "value", "contribution")
+        NAME_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        CONTRIBUTION_FIELD_NUMBER: _ClassVar[int]
+        name: str
+        value: float
+        contribution: float
+        def __init__(self, name: _Optional[str] = ..., value: _Optional[float] = ..., contribution: _Optional[float] = ...) -> None: ...
+    SUBJECT_FIELD_NUMBER: _ClassVar[int]
+    BASE_FIELD_NUMBER: _ClassVar[int]
+    CONTRIBUTIONS_FIELD_NUMBER: _ClassVar[int]
+    OTHERS_FIELD_NUMBER: _ClassVar[int]
+    TOTAL_FIELD_NUMBER: _ClassVar[int]
+    subject: Explanation.Subject
+    base: float
+    contributions: _containers.RepeatedCompositeFieldContainer[Explanation.Contribution]
+    others: float
+    total: float
+    def __init__(self, subject: _Optional[_Union[Explanation.Subject, str]] = ..., base: _Optional[float] = ..., contributions: _Optional[_Iterable[_Union[Explanation.Contribution, _Mapping]]] = ..., others: _Optional[float] = ..., total: _Optional[float] = ...) -> None: ...
 
 class RecallSource(_message.Message):
     __slots__ = ("channel", "rank", "score")

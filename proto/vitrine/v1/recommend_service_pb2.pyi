@@ -11,7 +11,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class RecommendRequest(_message.Message):
-    __slots__ = ("user_id", "recent_product_ids", "user_vector", "filter", "page_size", "page_token", "request_id", "read_mask")
+    __slots__ = ("user_id", "recent_product_ids", "user_vector", "filter", "page_size", "page_token", "request_id", "read_mask", "explain")
     USER_ID_FIELD_NUMBER: _ClassVar[int]
     RECENT_PRODUCT_IDS_FIELD_NUMBER: _ClassVar[int]
     USER_VECTOR_FIELD_NUMBER: _ClassVar[int]
@@ -20,6 +20,7 @@ class RecommendRequest(_message.Message):
     PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     READ_MASK_FIELD_NUMBER: _ClassVar[int]
+    EXPLAIN_FIELD_NUMBER: _ClassVar[int]
     user_id: str
     recent_product_ids: _containers.RepeatedScalarFieldContainer[str]
     user_vector: _containers.RepeatedScalarFieldContainer[float]
@@ -28,7 +29,8 @@ class RecommendRequest(_message.Message):
     page_token: str
     request_id: str
     read_mask: _field_mask_pb2.FieldMask
-    def __init__(self, user_id: _Optional[str] = ..., recent_product_ids: _Optional[_Iterable[str]] = ..., user_vector: _Optional[_Iterable[float]] = ..., filter: _Optional[_Union[_filter_pb2.Filter, _Mapping]] = ..., page_size: _Optional[int] = ..., page_token: _Optional[str] = ..., request_id: _Optional[str] = ..., read_mask: _Optional[_Union[_field_mask_pb2.FieldMask, _Mapping]] = ...) -> None: ...
+    explain: bool
+    def __init__(self, user_id: _Optional[str] = ..., recent_product_ids: _Optional[_Iterable[str]] = ..., user_vector: _Optional[_Iterable[float]] = ..., filter: _Optional[_Union[_filter_pb2.Filter, _Mapping]] = ..., page_size: _Optional[int] = ..., page_token: _Optional[str] = ..., request_id: _Optional[str] = ..., read_mask: _Optional[_Union[_field_mask_pb2.FieldMask, _Mapping]] = ..., explain: bool = ...) -> None: ...
 
 class RecommendResponse(_message.Message):
     __slots__ = ("hits", "next_page_token", "info", "fallback", "unknown_product_ids")
