@@ -44,6 +44,8 @@ def timed(answer: Callable[[Sequence[str]], Any], queries: Sequence[str], batch:
         answer(next(batches))
         if start >= begin:
             spent.append(time.perf_counter() - start)
+    if not spent:
+        raise SystemExit(f"No answer began in the {seconds:g} s that count: one took longer than these.")
     rate = len(spent) * batch / sum(spent)
     return {"requests_per_second": round(rate, 2), "latency_ms": distribution(np.array(spent) * 1e3)}
 

@@ -11,8 +11,8 @@ from indexer.encoder import Encoder
 from indexer.errors import SnapshotError
 from indexer.text import normalise
 
-# A query of more tokens, the two marks of its ends among them, is left to the model: it is a sentence, and in a sum word
-# order is lost.
+# A query of more tokens, the two marks of its ends among them, is left to the model: in a sum the order of a sentence's
+# words is lost.
 LONGEST = 32
 _ROWS, _VECTORS = "query_tokens.npy", "query_vectors.npy"
 

@@ -66,6 +66,7 @@ class _Titles:
         self.tokens = TokenLists(np.concatenate(lists), np.cumsum([0, *map(len, lists)], dtype=np.int64))
         self.vectors = HashEncoder().encode(titles)
         self.index, self.lexical = ExactIndex(self.vectors), LexicalIndex.build(titles)
+        self.query_table = None
 
     def __len__(self) -> int:
         return len(self.vectors)
