@@ -46,7 +46,7 @@ class IndexerConfig(Table):
         "full",
         pattern="^(full|distilled)$",
         description="full: queries go through the encoder. distilled: a build fits a table of token vectors to the "
-        "encoder, which answers short queries of known words in a fiftieth of the time, and nearly as well.",
+        "encoder, which answers short queries of known words in a small part of the time, and nearly as well.",
     )
     threads: int = Field(0, ge=0, description="Threads of the encoder; 0 means every core.")
     index: str = Field(
