@@ -83,11 +83,12 @@ def _distinct(rows: Sequence[Sequence[int]]) -> Ints:
 
 
 def fitted(encoder: Encoder, token_ids: Sequence[Sequence[int]], targets: Floats, also: Ints) -> QueryTable:
-    """The token vectors W that minimise sum_i |l_i y_i - x_i W|^2 + r |W - P|^2 (ridge regression).
+    """The token vectors W that minimise sum_i |l_i y_i - x_i W|^2 + r |W - V|^2 (ridge regression), three times over.
 
     Text i has the encoder's vector y_i (row i of `targets`) and the counts of its tokens over the root of their number,
-    x_i. Only the direction of x_i W matters, so the length l_i is what x_i W has along y_i, fitted in turn with W. P is
-    half of what the encoder makes of each token alone, and what a token of `also` gets that is in none of the texts.
+    x_i. Only the direction of x_i W matters, so the length l_i is what x_i W had along y_i in the round before, and V
+    is that round's W: at first half of what the encoder makes of each token alone, which a token of `also` keeps that
+    is in none of the texts.
     """
     tokens = np.union1d(_distinct(token_ids), also)
     counts = _counts(token_ids, tokens)

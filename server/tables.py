@@ -58,6 +58,12 @@ def built(console: Console, manifest: Mapping[str, Any]) -> None:
     console.print(
         f"{done['embedded']:,} titles embedded, {done['rejected']:,} rows rejected, {manifest['seconds']:.1f} s"
     )
+    if queries := manifest.get("queries"):
+        use = (
+            f"a table of {queries['tokens']:,} tokens" if queries["used"] else "the encoder, since a table would not do"
+        )
+        found = f"cosine {queries['cosine']:.3f} to the encoder, {queries['overlap']:.2f} of its nearest titles"
+        console.print(f"queries by {use} ({found})")
 
 
 def _encoder(entry: Mapping[str, Any]) -> str:

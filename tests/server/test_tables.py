@@ -48,6 +48,20 @@ def test_an_index_just_built_fits_80_columns(narrow: Console, trained: Trained) 
     assert "3,456 titles embedded, 12 rows rejected, 3.2 s" in printed
 
 
+@pytest.mark.parametrize(("used", "told"), [(True, "a table of 8,681 tokens"), (False, "the encoder, since a table")])
+def test_what_embeds_queries_is_told_where_it_was_distilled(
+    console: Console, trained: Trained, used: bool, told: str
+) -> None:
+    manifest = trained.store.manifest("indexes", trained.release.index)
+    tables.built(console, manifest)
+    assert "queries by" not in console.export_text()
+    queries = {"tokens": 8_681, "cosine": 0.9111, "overlap": 0.731, "used": used}
+    tables.built(console, {**manifest, "queries": queries})
+    printed = console.export_text()
+    assert told in printed
+    assert "cosine 0.911 to the encoder, 0.73 of its nearest titles" in printed
+
+
 def test_the_live_release_is_marked_and_a_note_is_no_markup(console: Console) -> None:
     gate = {"recall_at_100": 0.98765, "ndcg": 0.4321}
     made = [Release(n, "i", "m", f"[/b] note [bold]{n}[/bold]", 1_700_000_000.0, gate) for n in (1, 2)]
