@@ -60,7 +60,7 @@ def built(console: Console, manifest: Mapping[str, Any]) -> None:
     )
     if queries := manifest.get("queries"):
         use = (
-            f"a table of {queries['tokens']:,} tokens" if queries["used"] else "the encoder, since a table would not do"
+            f"a table of {queries['tokens']:,} tokens" if queries["used"] else "the encoder, since no table agrees"
         )
         found = f"cosine {queries['cosine']:.3f} to the encoder, {queries['overlap']:.2f} of its nearest titles"
         console.print(f"queries by {use} ({found})")
