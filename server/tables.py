@@ -59,9 +59,7 @@ def built(console: Console, manifest: Mapping[str, Any]) -> None:
         f"{done['embedded']:,} titles embedded, {done['rejected']:,} rows rejected, {manifest['seconds']:.1f} s"
     )
     if queries := manifest.get("queries"):
-        use = (
-            f"a table of {queries['tokens']:,} tokens" if queries["used"] else "the encoder, since no table agrees"
-        )
+        use = f"a table of {queries['tokens']:,} tokens" if queries["used"] else "the encoder, since no table agrees"
         found = f"cosine {queries['cosine']:.3f} to the encoder, {queries['overlap']:.2f} of its nearest titles"
         console.print(f"queries by {use} ({found})")
 

@@ -48,7 +48,7 @@ def test_an_index_just_built_fits_80_columns(narrow: Console, trained: Trained) 
     assert "3,456 titles embedded, 12 rows rejected, 3.2 s" in printed
 
 
-@pytest.mark.parametrize(("used", "told"), [(True, "a table of 8,681 tokens"), (False, "the encoder, since no table agrees")])
+@pytest.mark.parametrize(("used", "told"), [(True, "a table of 8,681 tokens"), (False, "since no table agrees")])
 def test_what_embeds_queries_is_told_where_it_was_distilled(
     console: Console, trained: Trained, used: bool, told: str
 ) -> None:
