@@ -39,7 +39,7 @@ class Explanation(NamedTuple):
 
 
 def explain(members: Members, evidence: Evidence) -> Explanation:
-    """Split the scores of some rows.
+    """Split the scores of some rows, of one at least.
 
     The trees' part is split by TreeSHAP (Lundberg et al., Nature Machine Intelligence 2020) against what they expect
     of a row they were fitted on. The DNN, whose inside does not add up, is one contribution against the list's mean.
@@ -50,7 +50,7 @@ def explain(members: Members, evidence: Evidence) -> Explanation:
         logits = np.full(len(matrix), np.nan) if network is None else network
         return _of_trees(members.stacked, stacked_features(matrix, logits))
     if kind == "rank" or network is None:
-        return _of_trees(members.trees, matrix)._replace(fused=kind != "rank" or network is None)
+        return _of_trees(members.trees, matrix)._replace(fused=network is None)
     calibrated = fusion.log_odds[NETWORK]
     if kind == "residual":
         trees, share, scale, offset = members.residual, 1.0, 1.0, 0.0
@@ -72,4 +72,5 @@ def _of_trees(trees: Trees, matrix: Floats) -> Explanation:
     # One thread, as everything that is served.
     parts = np.asarray(trees.booster.predict(matrix, pred_contrib=True, num_threads=1), np.float64)
     names = (*features.NAMES, NETWORK)[: matrix.shape[1]]
-    return Explanation(True, float(parts[:, -1].mean()) if len(parts) else 0.0, names, matrix, parts[:, :-1])
+    # The last column is what the trees expect, the same for every row.
+    return Explanation(True, float(parts[0, -1]), names, matrix, parts[:, :-1])

@@ -41,9 +41,9 @@ class Desk:
         """The answer of `state` to `ask`; see `Batcher.submit` for what it raises."""
         return await self._batcher.submit(Job(work, state, ask._replace(asked=time.monotonic())), ask.deadline)
 
-    async def explain(self, answer: Answer) -> list[Explanation]:
+    async def explain(self, answer: Answer, deadline: float) -> list[Explanation]:
         """Why the hits have their scores, if the request asked; see `Batcher.submit` for what it raises."""
-        return [] if answer.evidence is None else await self._explainer.submit(answer)
+        return [] if answer.evidence is None else await self._explainer.submit(answer, deadline)
 
     async def close(self) -> None:
         """Answer what waits and stop."""

@@ -99,6 +99,11 @@ def asked_of(paths: Sequence[str]) -> Asked:
     return asked
 
 
+def explained(request: Any) -> bool:
+    """Whether a request asks why, and its read mask does not leave the answer to that out."""
+    return bool(request.explain) and "explanation" in asked_of(request.read_mask.paths)
+
+
 def serialised(hits: Hits, rank: int, rendered: Rendered, asked: Asked) -> bytes:
     """The `hits` of a ranked response; the first has rank `rank`. Other fields' bytes may follow."""
     if not len(hits):

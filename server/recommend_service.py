@@ -6,6 +6,7 @@ from vitrine.v1 import recommend_service_pb2, recommend_service_pb2_grpc
 from server import checks, conditions, pages, pipeline, replies
 from server.checks import Checks
 from server.desk import Desk
+from server.hits import explained
 from server.pipeline import Ask
 from server.state import State
 
@@ -29,7 +30,7 @@ class RecommendService(recommend_service_pb2_grpc.RecommendServiceServicer):  # 
             ask.offset,
             answer,
             response,
-            await self._desk.explain(answer),
+            await self._desk.explain(answer, ask.deadline),
             fallback=response.Fallback.NONE if answer.personal else response.Fallback.POPULAR,
             unknown_product_ids=[product for product in ask.recent if product not in answer.state.snapshot.row_of],
         )
@@ -48,7 +49,7 @@ def _ask(request: recommend_service_pb2.RecommendRequest, state: State) -> Ask:
         user=faults.run(checks.identifier, request.user_id, "user_id", default="") or None,
         recent=faults.run(checks.recent, request.recent_product_ids, default=[]),
         condition=faults.run(conditions.condition, request, state.columns, default=None),
-        explain=request.explain,
+        explain=explained(request),
         offset=faults.run(pages.offset_of, request, default=0),
         size=faults.run(checks.page_size, request.page_size, default=0),
     )

@@ -31,7 +31,7 @@ def ranked(
     )
     # A message is its fields one after the other: these two parts are one message.
     written = serialised(answer.hits, offset + 1, rendered, asked) + bytes(rest.SerializeToString())
-    if not explanations or "explanation" not in asked:
+    if not explanations:
         return written
     whole = response.FromString(written)
     for hit, explanation in zip(whole.hits, explanations, strict=True):

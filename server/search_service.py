@@ -7,6 +7,7 @@ from server import checks, conditions, pages, pipeline, replies
 from server.checks import Checks
 from server.desk import Desk
 from server.faults import NotFoundError, ViolationError
+from server.hits import explained
 from server.pipeline import Ask
 from server.state import State
 
@@ -24,7 +25,7 @@ class SearchService(search_service_pb2_grpc.SearchServiceServicer):  # type: ign
         state = self._desk.live.state
         ask = _search_ask(request, state)._replace(deadline=checks.deadline(context))
         answer = await self._desk.answer(pipeline.search, state, ask)
-        told = await self._desk.explain(answer)
+        told = await self._desk.explain(answer, ask.deadline)
         return replies.ranked(request, ask.offset, answer, search_service_pb2.SearchResponse, told)
 
     async def Similar(  # noqa: N802
@@ -57,7 +58,7 @@ def _search_ask(request: search_service_pb2.SearchRequest, state: State) -> Ask:
         user=faults.run(checks.identifier, request.user_id, "user_id", default="") or None,
         recent=faults.run(checks.recent, request.recent_product_ids, default=[]),
         condition=faults.run(conditions.condition, request, state.columns, default=None),
-        explain=request.explain,
+        explain=explained(request),
         offset=faults.run(pages.offset_of, request, default=0),
         size=faults.run(checks.page_size, request.page_size, default=0),
     )

@@ -1,5 +1,7 @@
 """Explanations over a socket: what they hold, when they are there, and as a person reads them."""
 
+import base64
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -10,6 +12,7 @@ from typer.testing import CliRunner
 from vitrine.v1 import hit_pb2
 
 from ranker import features
+from server import desk
 from server.cli import app
 
 Explanation = hit_pb2.Explanation
@@ -84,10 +87,21 @@ def test_it_may_be_asked_for_on_a_later_page(server: Running, user: str) -> None
 
 
 def test_a_page_beyond_the_end_has_nothing_to_explain(server: Running, user: str) -> None:
-    request = RecommendRequest(user_id=user, page_size=100, explain=True)
-    while (answer := server.recommend(request)).next_page_token:
-        request.page_token = answer.next_page_token
-    assert answer.hits
+    request = RecommendRequest(user_id=user, page_size=5, explain=True)
+    token = json.loads(base64.urlsafe_b64decode(server.recommend(request).next_page_token))
+    request.page_token = base64.urlsafe_b64encode(json.dumps(token | {"offset": 100_000}).encode()).decode()
+    answer = server.recommend(request)
+    assert not answer.hits
+    assert answer.info.candidates
+
+
+def test_what_the_mask_leaves_out_is_not_made(server: Running, user: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[Any] = []
+    real = desk.explanations
+    monkeypatch.setattr(desk, "explanations", lambda answer: made.append(answer) or real(answer))
+    for paths, count in ((["product.id"], 0), (["explanation"], 1), ([], 2)):
+        server.recommend(RecommendRequest(user_id=user, explain=True, read_mask=FieldMask(paths=paths)))
+        assert len(made) == count
 
 
 def test_trees_alone_are_explained_when_time_is_short(start: Callable[..., Running], user: str) -> None:
