@@ -6,6 +6,8 @@ import functools
 import gc
 import logging
 import signal
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -31,7 +33,7 @@ from server import pipeline
 from server.admin_service import AdminService
 from server.batcher import Batcher
 from server.catalog_service import CatalogService
-from server.config import Settings
+from server.config import ServerConfig, Settings
 from server.desk import Desk
 from server.encoder import serving_encoder
 from server.event_service import EventService, Writer
@@ -43,6 +45,9 @@ from server.rpcs import Rpcs
 from server.search_service import SearchService
 from server.state import State
 from server.tls import is_open, server_credentials
+
+if TYPE_CHECKING:
+    from server.metrics import Metrics
 
 logger = logging.getLogger(__name__)
 
@@ -64,12 +69,14 @@ class App:
         limits = settings.server
         self._settings = settings
         self._live = live
-        self._desk = Desk(live, limits.max_batch, limits.max_waiting, limits.threads)
+        self._metrics = _metrics(limits)
+        self._desk = Desk(live, limits.max_batch, limits.max_waiting, limits.threads, self._metrics)
         # One writer: SQLite has one too, and what waits for it shares the next commit.
         self._writer: Writer = Batcher(live.write, max_batch=256, max_waiting=limits.max_waiting)
         self._health = health.HealthServicer()
         self._server = grpc.aio.server(options=[("grpc.so_reuseport", limits.workers > 1)])
-        self.port = 0
+        self.port = self.metrics_port = 0
+        self._stop_metrics: Callable[[], None] = lambda: None
         self._watcher: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -90,6 +97,11 @@ class App:
                 self.port = self._server.add_secure_port(address, credentials)
         except RuntimeError as error:
             raise VitrineError(f"{address} cannot be listened on: {error}. Is it in use?") from error
+        if self._metrics:
+            self._metrics.watch(self._desk)
+            where = limits.metrics_address, limits.metrics_port or 0
+            self.metrics_port, self._stop_metrics = self._metrics.serve(*where)
+            logger.info("metrics on http://%s:%d/metrics", limits.metrics_address, self.metrics_port)
         await self._say(health_pb2.HealthCheckResponse.NOT_SERVING)
         await self._server.start()
         await asyncio.to_thread(warm_up, self._live.state)
@@ -106,10 +118,11 @@ class App:
         await self._server.stop(self._settings.server.grace_seconds)
         await self._desk.close()
         await self._writer.close()
+        await asyncio.to_thread(self._stop_metrics)
         self._live.journal.close()
 
     def _register(self) -> None:
-        server, live = Rpcs(self._server), self._live
+        server, live = Rpcs(self._server, self._metrics), self._live
         search_service_pb2_grpc.add_SearchServiceServicer_to_server(SearchService(self._desk), server)
         recommend_service_pb2_grpc.add_RecommendServiceServicer_to_server(RecommendService(self._desk), server)
         events = EventService(self._writer, lambda: live.state.now(), live.erase)
@@ -147,6 +160,15 @@ class App:
                 logger.exception(
                     "the promoted release cannot be loaded; release %d stays live", self._live.state.release.number
                 )
+
+
+def _metrics(limits: ServerConfig) -> "Metrics | None":
+    if limits.metrics_port is None:
+        return None
+    # Imported where it is wanted: nothing is counted that nobody reads.
+    from server.metrics import Metrics
+
+    return Metrics()
 
 
 def warm_up(state: State) -> None:

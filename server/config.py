@@ -24,6 +24,13 @@ class ServerConfig(Table):
     tls_client_ca: Path | None = Field(
         None, description="PEM: authorities. Only callers with a certificate of theirs are then answered."
     )
+    metrics_port: int | None = Field(
+        None,
+        ge=0,
+        le=65_535,
+        description="Where Prometheus reads metrics over HTTP; worker i of several at i - 1 above it. 0: a free port.",
+    )
+    metrics_address: str = Field("127.0.0.1", description="The address of that port. It tells counts, and of no user.")
     workers: int = Field(
         1, ge=1, description="Server processes on the one port; each new connection goes to one of them."
     )

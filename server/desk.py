@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from vitrine.v1.hit_pb2 import Explanation
 
@@ -11,6 +11,9 @@ from server.explanations import explanations
 from server.live import Live
 from server.pipeline import Answer, Ask
 from server.state import State
+
+if TYPE_CHECKING:
+    from server.metrics import Metrics
 
 Work = Callable[[State, Sequence[Ask]], list[Answer]]
 
@@ -26,8 +29,11 @@ class Job(NamedTuple):
 class Desk:
     """One queue for Search, Recommend and Similar: requests of one kind that wait together are answered together."""
 
-    def __init__(self, live: Live, max_batch: int, max_waiting: int, threads: int) -> None:
+    def __init__(
+        self, live: Live, max_batch: int, max_waiting: int, threads: int, metrics: "Metrics | None" = None
+    ) -> None:
         self.live = live
+        self._metrics = metrics
         self._batcher: Batcher[Job, Answer] = Batcher(self._run, max_batch, max_waiting, threads)
         # Explained one by one and beside the ranking: that takes longer than all else, and few ask for it.
         self._explainer: Batcher[Answer, list[Explanation]] = Batcher(_explained, 1, max_waiting)
@@ -58,7 +64,10 @@ class Desk:
             kinds.setdefault((job.work, id(job.state)), []).append(i)
         answers: dict[int, Answer] = {}
         for (work, _), mine in kinds.items():
-            answers.update(zip(mine, work(jobs[mine[0]].state, [jobs[i].ask for i in mine]), strict=True))
+            made = work(jobs[mine[0]].state, [jobs[i].ask for i in mine])
+            answers.update(zip(mine, made, strict=True))
+            if self._metrics:
+                self._metrics.ran(made)
         return [answers[i] for i in range(len(jobs))]
 
 

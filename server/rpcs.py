@@ -3,13 +3,16 @@
 import functools
 import logging
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import grpc
 from google.protobuf.message import DecodeError
 
 from server.batcher import ExpiredError, OverloadedError
 from server.faults import NotFoundError, ViolationError, abort, abort_invalid, abort_missing, abort_overloaded
+
+if TYPE_CHECKING:
+    from server.metrics import Metrics
 
 logger = logging.getLogger(__name__)
 
@@ -27,26 +30,28 @@ class Rpcs:
     """Stands in for a server where generated code registers a service: its unary rpcs are registered wrapped.
 
     An interceptor would do the same anew at each call, which costs a tenth of a millisecond. An rpc may answer with its
-    response already serialised.
+    response already serialised. With `metrics`, each call is timed and counted.
     """
 
-    def __init__(self, server: grpc.aio.Server) -> None:
+    def __init__(self, server: grpc.aio.Server, metrics: "Metrics | None" = None) -> None:
         self._server = server
+        self._metrics = metrics
 
     def add_registered_method_handlers(self, service: str, handlers: Mapping[str, grpc.RpcMethodHandler]) -> None:
         """Register a service's rpcs."""
-        wrapped = {name: _wrapped(handler, f"/{service}/{name}") for name, handler in handlers.items()}
+        wrapped = {name: _wrapped(handler, f"/{service}/{name}", self._metrics) for name, handler in handlers.items()}
         self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, wrapped),))
 
     def add_generic_rpc_handlers(self, handlers: Any) -> None:
         """Nothing: generated code hands in the same rpcs a second time, for servers that know no other way."""
 
 
-def _wrapped(handler: grpc.RpcMethodHandler, method: str) -> grpc.RpcMethodHandler:
+def _wrapped(handler: grpc.RpcMethodHandler, method: str, metrics: "Metrics | None") -> grpc.RpcMethodHandler:
     if handler.unary_unary is None:
         return handler
+    mapped = _mapped(handler.unary_unary, method)
     return grpc.unary_unary_rpc_method_handler(
-        _mapped(handler.unary_unary, method),
+        metrics.counted(mapped, method) if metrics else mapped,
         request_deserializer=functools.partial(_read, handler.request_deserializer),
         response_serializer=functools.partial(_write, handler.response_serializer),
     )

@@ -74,7 +74,8 @@ def _supervise(settings: Settings, device: str | None) -> None:
         with _card(context, settings, device) as card:
             address = card.address if card else None
             for i in range(settings.server.workers):
-                workers.append(context.Process(target=_work, args=(settings, address), name=f"worker-{i + 1}"))
+                mine = _metrics_of(settings, i)
+                workers.append(context.Process(target=_work, args=(mine, address), name=f"worker-{i + 1}"))
             for worker in workers:
                 if not stopped:
                     worker.start()
@@ -94,6 +95,13 @@ def _supervise(settings: Settings, device: str | None) -> None:
             signal.signal(number, handler)
     if ended:
         raise _by_itself(ended[0])
+
+
+def _metrics_of(settings: Settings, number: int) -> Settings:
+    """The settings of a worker, counted from 0: each tells its own metrics at a port of its own."""
+    if not (port := settings.server.metrics_port):
+        return settings
+    return settings.model_copy(update={"server": settings.server.model_copy(update={"metrics_port": port + number})})
 
 
 def _by_itself(process: SpawnProcess) -> VitrineError:
