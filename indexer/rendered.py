@@ -40,6 +40,10 @@ class Rendered(NamedTuple):
     def __len__(self) -> int:
         return len(self.offsets) - 1
 
+    def stocked(self, inventory: Inventory) -> "Rendered":
+        """The same products with the prices and stock of `inventory`."""
+        return Rendered(self.messages, self.offsets, inventory)
+
     def as_built(self, rows: Ints) -> bool:
         """Whether the bytes of all these rows are what they are now."""
         return self.inventory is None or not self.inventory.live[rows].any()

@@ -49,7 +49,8 @@ class ProductTable(NamedTuple):
         log_price, price_band = self.log_price.copy(), self.price_band.copy()
         log_price[rows] = np.log1p(inventory.price[rows])
         price_band[rows] = _bands(log_price[rows], self.band_edges)
-        return self._replace(log_price=log_price, price_band=price_band, in_stock=inventory.in_stock)
+        live = {"log_price": log_price, "price_band": price_band, "in_stock": inventory.in_stock}
+        return ProductTable(**self._asdict() | live)
 
     def inverse_document_frequency(self, hashes: Ints) -> Doubles:
         """log(1 + (N - n + 0.5) / (n + 0.5)) of each token hash (Robertson and Zaragoza 2009); n = 0 if unknown."""

@@ -102,7 +102,7 @@ def _stocked(built: Offer, offer: Offer, prices: Mapping[int, float], in_stock: 
     products = offer.products
     for name, values in columns.items():
         products = products.set_column(products.schema.get_field_index(name), name, values)
-    return Offer(products, built.table.stocked(inventory), built.rendered._replace(inventory=inventory), offer.listed)
+    return Offer(products, built.table.stocked(inventory), built.rendered.stocked(inventory), offer.listed)
 
 
 def _without(offer: Offer, rows: list[int]) -> Offer:

@@ -30,7 +30,9 @@ def set_inventory(
     """Change the price or the stock of a product in the next answer; a newer catalogue file overrules it."""
     if price is None and in_stock is None:
         raise ConfigError("Say what to set: --price, --in-stock or --out-of-stock.")
-    item = catalog_service_pb2.SetInventoryRequest.Item(product_id=name, price=price, in_stock=in_stock)
+    item = catalog_service_pb2.SetInventoryRequest.Item(product_id=name, price=price)
+    if in_stock is not None:
+        item.in_stock = in_stock
     request = catalog_service_pb2.SetInventoryRequest(items=[item])
     response = _ask(Server(address, ca, certificate, key), "SetInventory", request)
     if response.outdated:
