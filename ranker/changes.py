@@ -65,12 +65,17 @@ def write(connection: sqlite3.Connection, changes: Sequence[Change]) -> list[Cha
     return before
 
 
-def read(connection: sqlite3.Connection, after: int, up_to: int) -> list[Change]:
-    """What is known of the products whose rows have a number after one and up to another, which may be none."""
+def read(connection: sqlite3.Connection, after: int, up_to: int, since: int = NEVER) -> list[Change]:
+    """What is known of products: rows with a number after one and up to another, of which a part is later than `since`.
+
+    Up to 0 there is none, and maybe no table.
+    """
     if after >= up_to:
         return []
     rows = connection.execute(
-        f"SELECT {_COLUMNS} FROM changes WHERE number > ? AND number <= ? ORDER BY number", (after, up_to)
+        f"""SELECT {_COLUMNS} FROM changes WHERE number > ? AND number <= ?
+            AND MAX(price_time, stock_time, deleted_time) > ? ORDER BY number""",
+        (after, up_to, since),
     )
     return [_change(row) for row in rows]
 

@@ -16,7 +16,7 @@ import polars as pl
 from indexer.canonical import EVENTS, read_events
 from indexer.errors import SnapshotError
 from ranker import changes
-from ranker.changes import Change
+from ranker.changes import NEVER, Change
 
 FILE = "journal.sqlite"
 # A journal in which a user was erased is of the second version: a program that knows only the first would read that
@@ -225,10 +225,10 @@ class Journal:
         with self._snapshot():
             return self._erased(0)
 
-    def changes(self) -> list[Change]:
-        """What is known of every product that was ever changed."""
+    def changes(self, since: int = NEVER) -> list[Change]:
+        """What is known of every product that was changed at a time after `since`, in Unix microseconds."""
         with self._snapshot():
-            return changes.read(self._reader, 0, self._position().changes)
+            return changes.read(self._reader, 0, self._position().changes, since)
 
     def read(self, after: int = 0, up_to: int | None = None) -> pl.DataFrame:
         """Canonical events after one sequence number and up to another, in the order they were written."""

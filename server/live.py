@@ -121,5 +121,5 @@ class Live:
         events = read_log(self._settings.ranker.events, self._store.root, up_to=position.sequence)
         state = load_state(self._store, release, self._settings, encoder, events)
         # Those written after `position` as well: they come once more, and change nothing then.
-        state.assortment.apply(self.journal.changes())
+        state.assortment.apply(self.journal.changes(state.assortment.since))
         return state, position

@@ -96,6 +96,14 @@ def test_there_is_one_row_a_product_and_news_of_those_that_changed(journal: Jour
     assert [change.product_id for change in journal.news(Position()).changes] == ["A", "C", "B"]
 
 
+def test_only_what_is_later_than_a_catalogue_is_read_for_it(journal: Journal) -> None:
+    journal.change(
+        [priced(1.0, 10), priced(1.0, 20, "B"), stocked(True, 30, "B"), deleted(21, "C"), stocked(True, 0, "D")]
+    )
+    assert [change.product_id for change in journal.changes(20)] == ["B", "C"]
+    assert [change.product_id for change in journal.changes()] == ["A", "B", "C", "D"]
+
+
 def test_another_process_is_told(journal: Journal, path: Path) -> None:
     with closing(Journal(path)) as other:
         before = other.position()
