@@ -40,6 +40,8 @@ def build_index(store: Store, config: IndexerConfig, encoder: Encoder, progress:
     A second build after a kill embeds only what the first had not. Raises `InputError` where the catalogue is unusable.
     """
     started = time.perf_counter()
+    # Before it is read: what is written meanwhile is not in the index.
+    modified = _modified(config.catalogue)
     catalogue = read_catalogue(config.catalogue, config.columns)
     _check_rejects(store, catalogue, config)
     # Shuffled rows make the last ones a fair sample to hold out, and give the index no order to depend on.
@@ -57,6 +59,7 @@ def build_index(store: Store, config: IndexerConfig, encoder: Encoder, progress:
             "encoder": _told(encoder),
             "dimensions": encoder.dimensions,
             "counts": counts,
+            "catalogue": {"modified": modified},
             **entries,
             "seconds": round(time.perf_counter() - started, 2),
         }
@@ -64,6 +67,11 @@ def build_index(store: Store, config: IndexerConfig, encoder: Encoder, progress:
     name = store.publish("indexes", fill)
     cache.clear()
     return name
+
+
+def _modified(path: Path) -> float | None:
+    """When a file was last modified, in Unix seconds; None where there is none, which is for its reader to tell."""
+    return path.stat().st_mtime if path.is_file() else None
 
 
 def _told(encoder: Encoder) -> dict[str, Any]:

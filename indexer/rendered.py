@@ -1,5 +1,6 @@
 """Products as the contract's messages, serialised when the index is built: an answer copies bytes and makes nothing."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -8,7 +9,7 @@ import numpy as np
 import polars as pl
 from vitrine.v1 import filter_pb2, product_pb2
 
-from indexer.arrays import Array, Ints, mapped
+from indexer.arrays import Array, Doubles, Ints, Mask, mapped
 from indexer.errors import SnapshotError
 
 _MESSAGES, _OFFSETS = "rendered.bin", "rendered_offsets.npy"
@@ -18,19 +19,45 @@ _FIELDS = ("product_id", "title", "category", "brand", "price", "in_stock")
 _BLOCK = 10_000
 
 
+class Inventory(NamedTuple):
+    """Price and stock of every row as they are now, NaN where nothing is known; `live` where they are not as built."""
+
+    price: Doubles
+    in_stock: Doubles
+    live: Mask
+
+
 class Rendered(NamedTuple):
-    """Row i is the serialised `vitrine.v1.Product` `messages[offsets[i]:offsets[i + 1]]`, uint8."""
+    """Row i is the serialised `vitrine.v1.Product` `messages[offsets[i]:offsets[i + 1]]`, uint8.
+
+    Where `inventory` has something else, the product's price and stock are from there.
+    """
 
     messages: Array
     offsets: Ints
+    inventory: Inventory | None = None
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
 
+    def stocked(self, inventory: Inventory) -> "Rendered":
+        """The same products with the prices and stock of `inventory`."""
+        return Rendered(self.messages, self.offsets, inventory)
+
+    def as_built(self, rows: Ints) -> bool:
+        """Whether the bytes of all these rows are what they are now."""
+        return self.inventory is None or not self.inventory.live[rows].any()
+
     def product(self, row: int) -> product_pb2.Product:
-        """The product of a row."""
+        """The product of a row, as it is now."""
         message = product_pb2.Product()
         message.ParseFromString(self.messages[self.offsets[row] : self.offsets[row + 1]].tobytes())
+        if self.inventory is not None and self.inventory.live[row]:
+            # What is known of a product is never taken back.
+            if not math.isnan(price := self.inventory.price[row]):
+                message.price = price
+            if not math.isnan(in_stock := self.inventory.in_stock[row]):
+                message.in_stock = bool(in_stock)
         return message
 
 

@@ -27,6 +27,8 @@ LIFETIMES = (3.0, 10.0, 30.0, 120.0)
 MONTH, LATELY = LIFETIMES.index(30.0), LIFETIMES.index(3.0)
 _WEIGHTS = {VIEW: 0.2, CLICK: 1.0, ADD_TO_CART: 2.0, PURCHASE: 4.0, RATING: 4.0}
 _LIFETIME_SECONDS = np.array(LIFETIMES) * _DAY
+# Under a mask so many times as many of the most popular are looked through first.
+_WIDER = 4
 # Distinct queries whose engagements are remembered; the first come stay.
 _MOST_QUERIES = 200_000
 
@@ -139,8 +141,14 @@ class Behaviour:
 
     def most_popular(self, k: int, mask: Mask | None = None, lifetime: int = MONTH) -> Ints:
         """At most k rows that were engaged with at all, most popular first; `lifetime` is a place of LIFETIMES."""
-        if mask is not None:
-            return self._ordered(k, mask, lifetime)
+        if mask is None:
+            return self._of_all(k, lifetime)
+        # Most masks keep enough of these, which are in order between two events; to order what a mask keeps takes long.
+        first = self._of_all(k * _WIDER, lifetime)
+        kept = first[mask[first]][:k]
+        return kept if len(kept) == k or len(first) < k * _WIDER else self._ordered(k, mask, lifetime)
+
+    def _of_all(self, k: int, lifetime: int) -> Ints:
         folded = self._folded
         made_at, rows = self._orders.get((k, lifetime), (-1, None))
         if rows is None or made_at != folded:

@@ -1,4 +1,4 @@
-"""The journal: a log of live events in SQLite, of users who can be erased. What it acknowledges is on disk."""
+"""The journal in SQLite: live events, of users who can be erased, and catalogue changes; acknowledged once on disk."""
 
 import fcntl
 import hashlib
@@ -15,11 +15,13 @@ import polars as pl
 
 from indexer.canonical import EVENTS, read_events
 from indexer.errors import SnapshotError
+from ranker import changes
+from ranker.changes import NEVER, Change
 
 FILE = "journal.sqlite"
 # A journal in which a user was erased is of the second version: a program that knows only the first would read that
-# user's imported events again.
-_VERSION, _ERASED_VERSION = 1, 2
+# user's imported events again. One with changes to the catalogue is of the third: others would show what was deleted.
+_VERSION, _ERASED_VERSION, _CHANGED_VERSION = 1, 2, 3
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS events (
@@ -78,10 +80,11 @@ class Entry(NamedTuple):
 
 
 class Position(NamedTuple):
-    """How far a journal was read: the numbers of the last entry and of the last erasure."""
+    """How far a journal was read: the numbers of the last entry, of the last erasure and of the last change."""
 
     sequence: int = 0
     erasures: int = 0
+    changes: int = 0
 
 
 class Erased:
@@ -118,11 +121,13 @@ class Erased:
 
 
 class News(NamedTuple):
-    """What a journal holds after a position: who was erased since, and canonical events, none of theirs from before."""
+    """What a journal holds after a position: who was erased since, canonical events, none of theirs from before, and
+    what is known of the products that were changed."""
 
     position: Position
     erased: Erased
     events: pl.DataFrame
+    changes: Sequence[Change]
 
 
 class Journal:
@@ -156,21 +161,20 @@ class Journal:
         marks = ", ".join("?" * len(_COLUMNS))
         statement = f"INSERT INTO events ({', '.join(_COLUMNS)}) VALUES ({marks})"
         written = []
-        with self._lock:
-            self._connection.execute("BEGIN IMMEDIATE")
-            try:
-                for entries in events:
-                    known = self._known(entries[0].event_id)
-                    if not known:
-                        self._connection.executemany(statement, entries)
-                    written.append(not known)
-                self._connection.execute("COMMIT")
-            except BaseException:
-                self._connection.execute("ROLLBACK")
-                raise
-            if self._stale:
-                self._empty_log()
+        with self._transaction():
+            for entries in events:
+                known = self._known(entries[0].event_id)
+                if not known:
+                    self._connection.executemany(statement, entries)
+                written.append(not known)
         return written
+
+    def change(self, products: Sequence[Change]) -> list[Change | None]:
+        """Write changes to the catalogue in turn, in one transaction; returns what was known of each product before."""
+        with self._transaction():
+            known = changes.write(self._connection, products)
+            self._raise_version(_CHANGED_VERSION)
+        return known
 
     def changed(self) -> bool:
         """Whether anybody, in this process or another, has committed since this was last asked; takes microseconds."""
@@ -183,27 +187,17 @@ class Journal:
 
         Returns how many entries were removed. So are those without a user of the sessions in which the user was known.
         """
-        with self._lock:
-            # What is deleted is overwritten.
-            self._connection.execute("PRAGMA secure_delete = ON")
-            self._connection.execute("BEGIN IMMEDIATE")
-            try:
-                for statement in _ERASURES:
-                    self._connection.execute(statement)
-                key = _key(self._connection)
-                if key is None:
-                    key = secrets.token_bytes(32)
-                    self._connection.execute("INSERT INTO digest_key (key) VALUES (?)", (key,))
-                removed = sum(self._connection.execute(each, {"user": user}).rowcount for each in _ERASE)
-                row = (_digest(key, user), round(now() * 1e6))
-                self._connection.execute("INSERT INTO erasures (digest, erased_at) VALUES (?, ?)", row)
-                self._connection.execute(f"PRAGMA user_version = {_ERASED_VERSION}")
-                self._connection.execute("COMMIT")
-            except BaseException:
-                self._connection.execute("ROLLBACK")
-                raise
-            self._stale = True
-            self._empty_log()
+        with self._transaction(erases=True):
+            for statement in _ERASURES:
+                self._connection.execute(statement)
+            key = _key(self._connection)
+            if key is None:
+                key = secrets.token_bytes(32)
+                self._connection.execute("INSERT INTO digest_key (key) VALUES (?)", (key,))
+            removed = sum(self._connection.execute(each, {"user": user}).rowcount for each in _ERASE)
+            row = (_digest(key, user), round(now() * 1e6))
+            self._connection.execute("INSERT INTO erasures (digest, erased_at) VALUES (?, ?)", row)
+            self._raise_version(_ERASED_VERSION)
         return int(removed)
 
     def sequence(self) -> int:
@@ -219,12 +213,22 @@ class Journal:
         """What was written and erased after `after`, as of one moment."""
         with self._snapshot():
             position = self._position()
-            return News(position, self._erased(after.erasures), self._events(after.sequence, position.sequence))
+            return News(
+                position,
+                self._erased(after.erasures),
+                self._events(after.sequence, position.sequence),
+                changes.read(self._reader, after.changes, position.changes),
+            )
 
     def erased(self) -> Erased:
         """Everybody who was erased."""
         with self._snapshot():
             return self._erased(0)
+
+    def changes(self, since: int = NEVER) -> list[Change]:
+        """What is known of every product that was changed at a time after `since`, in Unix microseconds."""
+        with self._snapshot():
+            return changes.read(self._reader, 0, self._position().changes, since)
 
     def read(self, after: int = 0, up_to: int | None = None) -> pl.DataFrame:
         """Canonical events after one sequence number and up to another, in the order they were written."""
@@ -236,6 +240,23 @@ class Journal:
         with self._lock, self._reading:
             self._connection.close()
             self._reader.close()
+
+    @contextmanager
+    def _transaction(self, *, erases: bool = False) -> Iterator[None]:
+        """All that is written meanwhile is on disk at its end, or nothing is; what an erasure deletes, overwritten."""
+        with self._lock:
+            if erases:
+                self._connection.execute("PRAGMA secure_delete = ON")
+            self._connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+                self._connection.execute("COMMIT")
+            except BaseException:
+                self._connection.execute("ROLLBACK")
+                raise
+            self._stale |= erases
+            if self._stale:
+                self._empty_log()
 
     @contextmanager
     def _snapshot(self) -> Iterator[None]:
@@ -250,7 +271,7 @@ class Journal:
     def _position(self) -> Position:
         # Not the largest number there is: its entry may have been erased.
         numbers = dict(self._reader.execute("SELECT name, seq FROM sqlite_sequence").fetchall())
-        return Position(int(numbers.get("events", 0)), int(numbers.get("erasures", 0)))
+        return Position(*(int(numbers.get(name, 0)) for name in ("events", "erasures", "changes")))
 
     def _events(self, after: int, up_to: int) -> pl.DataFrame:
         return self._selected("sequence > :after AND sequence <= :up_to", {"after": after, "up_to": up_to})
@@ -292,16 +313,19 @@ class Journal:
         self._connection.execute("PRAGMA journal_mode = WAL")
         self._connection.execute("PRAGMA synchronous = FULL")
         self._connection.execute(_SCHEMA)
-        if self._user_version() == 0:
-            self._connection.execute(f"PRAGMA user_version = {_VERSION}")
+        self._raise_version(_VERSION)
 
     def _check_version(self, path: Path) -> None:
-        if (version := self._user_version()) not in (0, _VERSION, _ERASED_VERSION):
+        if (version := self._user_version()) not in (0, _VERSION, _ERASED_VERSION, _CHANGED_VERSION):
             self._connection.close()
             self._reader.close()
             raise SnapshotError(
-                f"{path} is a journal of version {version}; this program reads versions up to {_ERASED_VERSION}."
+                f"{path} is a journal of version {version}; this program reads versions up to {_CHANGED_VERSION}."
             )
+
+    def _raise_version(self, version: int) -> None:
+        if self._user_version() < version:
+            self._connection.execute(f"PRAGMA user_version = {version}")
 
     def _user_version(self) -> int:
         (version,) = self._connection.execute("PRAGMA user_version").fetchone()

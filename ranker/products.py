@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from indexer.arrays import Doubles, Floats, Ints
+from indexer.rendered import Inventory
 from indexer.snapshot import IndexSnapshot, TokenLists
 from indexer.text import token_hashes
 
@@ -19,11 +20,15 @@ Words = TokenLists
 
 
 class ProductTable(NamedTuple):
-    """Arrays by product row; NaN or -1 where the catalogue says nothing. `numbers` counts a title's numbers."""
+    """Arrays by product row; NaN or -1 where the catalogue says nothing. `numbers` counts a title's numbers.
+
+    `band_edges` are the logarithms of prices between which the bands lie.
+    """
 
     vectors: Floats
     log_price: Doubles
     price_band: Ints
+    band_edges: Doubles
     in_stock: Doubles
     brand: Ints
     brand_words: Words
@@ -37,6 +42,15 @@ class ProductTable(NamedTuple):
 
     def __len__(self) -> int:
         return len(self.log_price)
+
+    def stocked(self, inventory: Inventory) -> "ProductTable":
+        """This table with the live prices and stock; the bands are those that the model was trained with."""
+        rows = np.flatnonzero(inventory.live)
+        log_price, price_band = self.log_price.copy(), self.price_band.copy()
+        log_price[rows] = np.log1p(inventory.price[rows])
+        price_band[rows] = _bands(log_price[rows], self.band_edges)
+        live = {"log_price": log_price, "price_band": price_band, "in_stock": inventory.in_stock}
+        return ProductTable(**self._asdict() | live)
 
     def inverse_document_frequency(self, hashes: Ints) -> Doubles:
         """log(1 + (N - n + 0.5) / (n + 0.5)) of each token hash (Robertson and Zaragoza 2009); n = 0 if unknown."""
@@ -53,12 +67,14 @@ def product_table(snapshot: IndexSnapshot) -> ProductTable:
     vocabulary, idf = _idf(tokens, len(snapshot))
     brand, brand_words = _codes(products, "brand")
     category, category_words = _codes(products, "category")
-    log_price = np.log1p(_numbers(products, "price"))
+    log_price = np.log1p(numbers(products, "price"))
+    edges = _edges(log_price)
     return ProductTable(
         vectors=snapshot.vectors,
         log_price=log_price,
-        price_band=_bands(log_price),
-        in_stock=_numbers(products, "in_stock"),
+        price_band=_bands(log_price, edges),
+        band_edges=edges,
+        in_stock=numbers(products, "in_stock"),
         brand=brand,
         brand_words=brand_words,
         category=category,
@@ -80,7 +96,8 @@ def _idf(tokens: TokenLists, rows: int) -> tuple[Ints, Doubles]:
     return vocabulary, np.log(1.0 + (rows - titles + 0.5) / (titles + 0.5))
 
 
-def _numbers(products: pa.Table, column: str) -> Doubles:
+def numbers(products: pa.Table, column: str) -> Doubles:
+    """A column of numbers or truth values; NaN where there is none."""
     values = pc.fill_null(pc.cast(products.column(column), pa.float64()), float("nan"))
     return np.asarray(values.to_numpy())
 
@@ -90,13 +107,15 @@ def _count_numbers(products: pa.Table) -> Doubles:
     return np.asarray(counts.to_numpy(), np.float64)
 
 
-def _bands(log_price: Doubles) -> Ints:
-    """The price band of every product, by quantiles; -1 where there is no price."""
-    known = np.isfinite(log_price)
-    if not known.any():
-        return np.full(len(log_price), -1, np.int64)
-    edges = np.quantile(log_price[known], np.arange(1, _BANDS) / _BANDS)
-    return np.where(known, np.searchsorted(edges, log_price, side="right"), -1)
+def _edges(log_price: Doubles) -> Doubles:
+    """Between the price bands: quantiles of the known prices, none where there is no price."""
+    known = log_price[np.isfinite(log_price)]
+    return np.quantile(known, np.arange(1, _BANDS) / _BANDS) if len(known) else np.empty(0)
+
+
+def _bands(log_price: Doubles, edges: Doubles) -> Ints:
+    """The price band of each price; -1 where there is no price."""
+    return np.where(np.isfinite(log_price), np.searchsorted(edges, log_price, side="right"), -1)
 
 
 def _codes(products: pa.Table, column: str) -> tuple[Ints, Words]:

@@ -18,6 +18,9 @@ from ranker.history import History
 # first places. Home Depot, first 10: 0.525 of the relevant found where 60 finds 0.512; first 100: no difference.
 _RRF = {"query": 10.0, "user": 60.0}
 
+# What is nearest is drawn again where more than this share of it is no longer listed.
+_MOST_LOST = 0.1
+
 # What a channel's reciprocal ranks count; a channel that is not named counts 1.
 Weights = Mapping[str, float]
 
@@ -59,13 +62,20 @@ class Retrieval(NamedTuple):
         return found
 
     def recall_each(
-        self, contexts: Sequence[Context], behaviour: Behaviour, masks: Sequence[Mask | None]
+        self,
+        contexts: Sequence[Context],
+        behaviour: Behaviour,
+        masks: Sequence[Mask | None],
+        listed: Mask | None = None,
     ) -> list[Candidates]:
-        """The fused candidates of each request of a batch: one search for the vectors of all."""
-        made = zip(contexts, masks, self._near(contexts, masks), strict=True)
+        """The fused candidates of each request of a batch: one search for the vectors of all.
+
+        Where a request has no mask, only rows that are `listed`; the masks keep none but such themselves.
+        """
+        made = zip(contexts, masks, self._near(contexts, masks, listed), strict=True)
         return [
             fuse(
-                self._channels(context, behaviour, mask, near),
+                self._channels(context, behaviour, listed if mask is None else mask, near),
                 self.candidates,
                 self.weights.get(kind_of(context)),
                 kind_of(context),
@@ -73,7 +83,9 @@ class Retrieval(NamedTuple):
             for context, mask, near in made
         ]
 
-    def _near(self, contexts: Sequence[Context], masks: Sequence[Mask | None]) -> list[Channel | None]:
+    def _near(
+        self, contexts: Sequence[Context], masks: Sequence[Mask | None], listed: Mask | None = None
+    ) -> list[Channel | None]:
         """What is near each request's vector: titles near a query's, products near a user's; None without a vector."""
         near: list[Channel | None] = [None] * len(contexts)
         queries = {place: each.query_vector for place, each in enumerate(contexts) if each.query_vector is not None}
@@ -84,7 +96,7 @@ class Retrieval(NamedTuple):
         }
         for name, index, vectors in (("dense", self.titles, queries), ("user", self.products, users)):
             mine = [masks[place] for place in vectors]
-            found = for_vectors(index, list(vectors.values()), self.candidates, mine, name)
+            found = for_vectors(index, list(vectors.values()), self.candidates, mine, name, listed)
             for place, channel in zip(vectors, found, strict=True):
                 near[place] = channel
         return near
@@ -134,11 +146,38 @@ def for_user(covisited: Covisited, behaviour: Behaviour, context: Context, k: in
 
 
 def for_vectors(
-    index: Index, vectors: Sequence[Floats], k: int, masks: Sequence[Mask | None], name: str
+    index: Index,
+    vectors: Sequence[Floats],
+    k: int,
+    masks: Sequence[Mask | None],
+    name: str,
+    listed: Mask | None = None,
 ) -> list[Channel]:
-    """For each of `vectors` [dimensions], the k products of `index` nearest to it, by one search."""
+    """For each of `vectors` [dimensions], the k products of `index` nearest to it, by one search.
+
+    What is not `listed` is left out where there is no mask. That is done afterwards, since a search under a mask that
+    keeps nearly all takes longer than one without: only for those that lose much by it there is a second search.
+    """
     if not vectors:
         return []
+    found = _nearest(index, vectors, k, masks, name)
+    if listed is None:
+        return found
+    open_to_all = [place for place, mask in enumerate(masks) if mask is None]
+    poor = []
+    for place in open_to_all:
+        before = found[place]
+        kept = listed[before.rows]
+        found[place] = Channel(name, before.rows[kept], before.scores[kept])
+        if len(found[place].rows) < (1 - _MOST_LOST) * len(before.rows):
+            poor.append(place)
+    again = _nearest(index, [vectors[place] for place in poor], k, [listed] * len(poor), name) if poor else []
+    for place, channel in zip(poor, again, strict=True):
+        found[place] = channel
+    return found
+
+
+def _nearest(index: Index, vectors: Sequence[Floats], k: int, masks: Sequence[Mask | None], name: str) -> list[Channel]:
     found = index.search_each(np.array(vectors, np.float32), k, masks)
     kept = found.rows != NOTHING
     return [

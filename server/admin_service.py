@@ -1,5 +1,6 @@
 """AdminService: what is live."""
 
+import asyncio
 import time
 
 import grpc
@@ -23,7 +24,8 @@ class AdminService(admin_service_pb2_grpc.AdminServiceServicer):  # type: ignore
     ) -> admin_service_pb2.GetStatusResponse:
         """Tell."""
         live = self._desk.live
-        state = live.state
+        await asyncio.to_thread(live.refresh)
+        state, offer = live.state, live.state.assortment.offer
         entry = state.snapshot.manifest["index"]
         return admin_service_pb2.GetStatusResponse(
             versions=replies.versions(state),
@@ -45,6 +47,8 @@ class AdminService(admin_service_pb2_grpc.AdminServiceServicer):  # type: ignore
             queries_cached=state.query_vectors.found,
             queries_by_table=state.query_vectors.by_table,
             fallbacks=fallbacks.counted(),
+            products_with_live_inventory=offer.stocked,
+            products_deleted=offer.deleted,
         )
 
 

@@ -1,19 +1,32 @@
-"""CatalogService: what the live release holds of a product."""
+"""CatalogService: what the live release holds of a product, and what changed since its catalogue was written."""
+
+import asyncio
+import math
+import time
+from collections.abc import Iterable, Sequence
 
 import grpc
 from vitrine.v1 import catalog_service_pb2, catalog_service_pb2_grpc, product_pb2
 
+from ranker.changes import NEVER, Change
 from server import checks
+from server.batcher import Batcher
 from server.checks import Checks
-from server.faults import NotFoundError
+from server.faults import NotFoundError, ViolationError
 from server.live import Live
+
+_MOST = 1_000
+
+# Takes the changes of a request, and gives what was known of each one's product before it.
+Changer = Batcher[list[Change], list[Change | None]]
 
 
 class CatalogService(catalog_service_pb2_grpc.CatalogServiceServicer):  # type: ignore[misc]
-    """See catalog_service.proto."""
+    """See catalog_service.proto. Changes that wait together share one commit."""
 
-    def __init__(self, live: Live) -> None:
+    def __init__(self, live: Live, changer: Changer) -> None:
         self._live = live
+        self._changer = changer
 
     async def GetProduct(  # noqa: N802
         self, request: catalog_service_pb2.GetProductRequest, context: grpc.aio.ServicerContext
@@ -22,8 +35,82 @@ class CatalogService(catalog_service_pb2_grpc.CatalogServiceServicer):  # type: 
         faults = Checks()
         faults.run(checks.identifier, request.product_id, "product_id", required=True, default="")
         faults.done()
+        await asyncio.to_thread(self._live.refresh)
         state = self._live.state
-        row = state.snapshot.row_of.get(request.product_id)
-        if row is None:
+        row, offer = state.snapshot.row_of.get(request.product_id), state.assortment.offer
+        if row is None or not offer.lists(row):
             raise NotFoundError("product", request.product_id)
-        return state.snapshot.rendered.product(row)
+        return offer.rendered.product(row)
+
+    async def SetInventory(  # noqa: N802
+        self, request: catalog_service_pb2.SetInventoryRequest, context: grpc.aio.ServicerContext
+    ) -> catalog_service_pb2.SetInventoryResponse:
+        """Check all, write all."""
+        faults, now = Checks(), time.time()
+        _count(request.items, "items", faults)
+        changes = [_inventory(item, f"items[{i}]", now, faults) for i, item in enumerate(request.items[: _MOST + 1])]
+        faults.done()
+        known = await self._changer.submit(changes, checks.deadline(context))
+        outdated = sum(map(_outdated, changes, known))
+        return catalog_service_pb2.SetInventoryResponse(
+            written=len(changes) - outdated, outdated=outdated, unknown_product_ids=self._unknown(changes)
+        )
+
+    async def DeleteProducts(  # noqa: N802
+        self, request: catalog_service_pb2.DeleteProductsRequest, context: grpc.aio.ServicerContext
+    ) -> catalog_service_pb2.DeleteProductsResponse:
+        """Check all, write all."""
+        faults, now = Checks(), _microseconds(time.time())
+        _count(request.product_ids, "product_ids", faults)
+        for i, product in enumerate(request.product_ids[: _MOST + 1]):
+            faults.run(checks.identifier, product, f"product_ids[{i}]", required=True, default="")
+        faults.done()
+        changes = [Change(product, deleted_time=now) for product in dict.fromkeys(request.product_ids)]
+        since = self._live.state.assortment.since
+        known = await self._changer.submit(changes, checks.deadline(context))
+        already = sum(each is not None and each.deleted_time > since for each in known)
+        return catalog_service_pb2.DeleteProductsResponse(
+            deleted=len(changes) - already, already_deleted=already, unknown_product_ids=self._unknown(changes)
+        )
+
+    def _unknown(self, changes: Iterable[Change]) -> list[str]:
+        """The changed products that the live release does not hold, each once."""
+        row_of = self._live.state.snapshot.row_of
+        return [product for product in dict.fromkeys(change.product_id for change in changes) if product not in row_of]
+
+
+def _inventory(item: catalog_service_pb2.SetInventoryRequest.Item, path: str, now: float, faults: Checks) -> Change:
+    """The change of an item; faults go to `faults`."""
+    has_price, has_stock = item.HasField("price"), item.HasField("in_stock")
+    if not (has_price or has_stock):
+        faults.violations.append(ViolationError(path, "says nothing: give a price, in_stock, or both"))
+    if has_price and not (math.isfinite(item.price) and item.price >= 0):
+        faults.violations.append(ViolationError(f"{path}.price", "is not a finite number from 0 up"))
+    moment = now
+    if item.HasField("set_time"):
+        moment = faults.run(checks.moment, item.set_time, f"{path}.set_time", now, default=now)
+    set_time = _microseconds(moment)
+    return Change(
+        faults.run(checks.identifier, item.product_id, f"{path}.product_id", required=True, default=""),
+        item.price if has_price else None,
+        set_time if has_price else NEVER,
+        item.in_stock if has_stock else None,
+        set_time if has_stock else NEVER,
+    )
+
+
+def _outdated(change: Change, known: Change | None) -> bool:
+    """Whether something newer was known of every part that is set."""
+    if known is None:
+        return False
+    times = ((change.price_time, known.price_time), (change.stock_time, known.stock_time))
+    return all(mine < theirs for mine, theirs in times if mine != NEVER)
+
+
+def _count(items: Sequence[object], field: str, faults: Checks) -> None:
+    if not 0 < len(items) <= _MOST:
+        faults.violations.append(ViolationError(field, f"has {len(items)} products; 1 to {_MOST:,} are accepted"))
+
+
+def _microseconds(moment: float) -> int:
+    return round(moment * 1e6)

@@ -8,6 +8,7 @@ from typing import TypeVar
 import grpc
 import numpy as np
 from google.protobuf.field_mask_pb2 import FieldMask
+from google.protobuf.timestamp_pb2 import Timestamp
 from vitrine.v1.hit_pb2 import Hit
 
 from indexer.arrays import Floats
@@ -23,6 +24,8 @@ REFUSED_PAGE = 10_000
 MOST_ID_BYTES = 128
 MOST_QUERY_CHARACTERS = 1_000
 MOST_RECENT = 50
+# A clock may be wrong by time zones, not by more.
+_AHEAD = 86_400.0
 
 
 class Checks:
@@ -100,6 +103,14 @@ def read_mask(mask: FieldMask) -> None:
         raise ViolationError(
             "read_mask", f"{unknown[0][:64]!r} is no field of a hit; name fields such as product.id, score, rank"
         )
+
+
+def moment(value: Timestamp, field: str, now: float) -> float:
+    """A checked time, in Unix seconds. Raises `ViolationError`."""
+    seconds = value.seconds + value.nanos / 1e9
+    if not 0.0 <= seconds <= now + _AHEAD:
+        raise ViolationError(field, "is before 1970 or more than a day ahead of the server's clock")
+    return float(seconds)
 
 
 def deadline(context: grpc.aio.ServicerContext) -> float:

@@ -4,6 +4,7 @@ import typer
 
 from server import client, commands
 from server.doctor import doctor
+from server.products import product
 from server.serve import serve
 from server.users import user
 
@@ -23,6 +24,7 @@ app.command("rebuild")(commands.rebuild_all)
 app.command("serve")(serve)
 for name, command in client.COMMANDS.items():
     app.command(name)(command)
+app.add_typer(product, name="product")
 app.add_typer(user, name="user")
 app.add_typer(commands.config, name="config")
 app.command("doctor")(doctor)

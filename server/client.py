@@ -165,7 +165,7 @@ def status(
     if wait:
         _until_serving(server, wait)
     request = admin_service_pb2.GetStatusRequest()
-    response, _ = _call(server, admin_service_pb2_grpc.AdminServiceStub, "GetStatus", request)
+    response, _ = call(server, admin_service_pb2_grpc.AdminServiceStub, "GetStatus", request)
     if as_json:
         print(MessageToJson(response, ensure_ascii=False))
         return
@@ -207,7 +207,7 @@ def _filter(max_price: float | None, category: str | None, in_stock: bool) -> fi
 def _ask(
     server: Server, stub: Callable[[grpc.Channel], Any], method: str, request: Any, title: str, as_json: bool
 ) -> None:
-    response, seconds = _call(server, stub, method, request)
+    response, seconds = call(server, stub, method, request)
     if as_json:
         print(MessageToJson(response, ensure_ascii=False))
         return
@@ -264,8 +264,8 @@ def _channel(source: hit_pb2.RecallSource) -> str:
     return str(hit_pb2.RecallSource.Channel.Name(source.channel)).lower()
 
 
-def _call(server: Server, stub: Callable[[grpc.Channel], Any], method: str, request: Any) -> tuple[Any, float]:
-    """The response, and the seconds it took on an open connection."""
+def call(server: Server, stub: Callable[[grpc.Channel], Any], method: str, request: Any) -> tuple[Any, float]:
+    """The response, and the seconds it took on an open connection. Raises `ServerError`."""
     with server.channel() as channel:
         try:
             grpc.channel_ready_future(channel).result(timeout=2.0)

@@ -16,9 +16,6 @@ from server.faults import ViolationError
 
 _MOST_EVENTS = 1_000
 _MOST_ITEMS = 1_000
-# A clock may be wrong by time zones, not by more.
-_AHEAD = 86_400.0
-_EARLIEST = 0.0
 
 Writer = Batcher[list[list[Entry]], tuple[int, int]]
 
@@ -103,10 +100,7 @@ class EventService(event_service_pb2_grpc.EventServiceServicer):  # type: ignore
         now = self._now()
         if not event.HasField("event_time"):
             return now
-        moment = event.event_time.seconds + event.event_time.nanos / 1e9
-        if not _EARLIEST <= moment <= now + _AHEAD:
-            raise ViolationError(f"{path}.event_time", "is before 1970 or more than a day ahead of the server's clock")
-        return float(moment)
+        return checks.moment(event.event_time, f"{path}.event_time", now)
 
 
 def _kind(event: event_pb2.Event, path: str) -> str:

@@ -129,12 +129,15 @@ def serialised(hits: Hits, rank: int, rendered: Rendered, asked: Asked) -> bytes
 def _products(rows: Ints, rendered: Rendered, names: Set[str] | None) -> tuple[Array, Ints, Ints]:
     """Bytes that hold the products' messages, and where each begins and ends in them."""
     starts = rendered.offsets[rows]
-    if names is None or "" in names:
+    whole = names is None or "" in names
+    if whole and rendered.as_built(rows):
         return rendered.messages, starts, rendered.offsets[rows + 1]
     if names == _ID and (lengths := rendered.messages[starts + 1]).max() < 128:
         # The id is the first field of the message: its key, its length in one byte, its text.
         return rendered.messages, starts, starts + 2 + lengths
-    parts = [_part(rendered.product(row), names).SerializeToString() for row in rows.tolist()]
+    products = map(rendered.product, rows.tolist())
+    asked = products if names is None or whole else (_part(product, names) for product in products)
+    parts = [product.SerializeToString(deterministic=True) for product in asked]
     ends = np.cumsum([0, *map(len, parts)], dtype=np.int64)
     return np.frombuffer(b"".join(parts), np.uint8), ends[:-1], ends[1:]
 

@@ -1,4 +1,4 @@
-"""The live side: writes events to the journal and folds them in, and swaps one release for the next."""
+"""The live side: writes events and catalogue changes to the journal and folds them in, and swaps releases."""
 
 import logging
 import sqlite3
@@ -8,6 +8,7 @@ from typing import Any
 
 from indexer.encoder import Encoder
 from indexer.store import Store
+from ranker.changes import Change
 from ranker.journal import FILE, Entry, Journal, Position, read_log
 from server.config import Settings
 from server.release import Release
@@ -26,8 +27,9 @@ class Live:
         self._store = store
         self._settings = settings
         self._encoder_for = encoder_for
-        # Held while events of the journal are folded into the state, and while a state is swapped: an event is in the
-        # new state either because it was replayed or because it came after, never twice and never not at all.
+        # Held while what the journal holds is folded into the state, and while a state is swapped: an event is in the
+        # new state either because it was replayed or because it came after, never twice and never not at all. So is a
+        # change to the catalogue, which does no harm twice.
         self._lock = threading.Lock()
         self.journal = Journal(store.root / FILE)
         # Whether the last look at the journal failed: that is told once, and not before each batch.
@@ -50,6 +52,15 @@ class Live:
             place += len(request)
         return counts
 
+    def change(self, requests: Sequence[Sequence[Change]]) -> list[list[Change | None]]:
+        """Write the catalogue changes of several requests in one transaction; returns what was known before each.
+
+        When this returns they are on disk and in every further answer.
+        """
+        known = iter(self.journal.change([change for request in requests for change in request]))
+        self._fold()
+        return [[next(known) for _ in request] for request in requests]
+
     def erase(self, user: str) -> int:
         """Erase a user; returns the entries that were removed. When this returns no answer knows the user."""
         removed = self.journal.erase(user)
@@ -59,12 +70,14 @@ class Live:
     def refresh(self) -> None:
         """Fold in what other processes have written: an event that one of them took changes the next answer of each."""
         try:
-            if self.journal.changed():
-                self._fold()
+            # Who asks while another folds waits for it: that something changed is told once.
+            with self._lock:
+                if self.journal.changed() or self._unread:
+                    self._folded = self._catch_up(self.state, self._folded)
             self._unread = False
         except sqlite3.Error as error:
             if not self._unread:
-                logger.warning("the journal cannot be read (%s); answers go on without its newest events", error)
+                logger.warning("the journal cannot be read (%s); answers go on without what is newest in it", error)
             self._unread = True
 
     def swap(self, release: Release, warm: Callable[[State], None]) -> State:
@@ -91,6 +104,8 @@ class Live:
             state.behaviour.forget(lambda user: news.erased.moment(user) is not None)
         if len(news.events):
             state.fold(news.events)
+        if news.changes:
+            state.assortment.apply(news.changes)
         return news.position
 
     def _load(self, release: Release, at_hand: Encoder | None) -> tuple[State, Position]:
@@ -104,4 +119,7 @@ class Live:
             encoder = self._encoder_for(index)
         position = self.journal.position()
         events = read_log(self._settings.ranker.events, self._store.root, up_to=position.sequence)
-        return load_state(self._store, release, self._settings, encoder, events), position
+        state = load_state(self._store, release, self._settings, encoder, events)
+        # Those written after `position` as well: they come once more, and change nothing then.
+        state.assortment.apply(self.journal.changes(state.assortment.since))
+        return state, position

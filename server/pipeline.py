@@ -15,6 +15,7 @@ from ranker.history import History, viewed
 from ranker.model import Scores
 from ranker.recall import Candidates
 from ranker.scoring import Scorable
+from server.assortment import Offer
 from server.filters import Filter, rows_matching
 from server.hits import Hits, proposals
 from server.state import State
@@ -40,6 +41,7 @@ class Answer(NamedTuple):
     """One page. `degraded` holds (stage, reason), `timings` (stage, seconds of the batch)."""
 
     state: State
+    offer: Offer
     hits: Hits
     candidates: int
     timings: Sequence[tuple[str, float]]
@@ -72,21 +74,21 @@ class _Stopwatch:
 
 def search(state: State, asks: Sequence[Ask]) -> list[Answer]:
     """Products for queries."""
-    watch, now = _Stopwatch(), state.now()
+    watch, now, offer = _Stopwatch(), state.now(), state.assortment.offer
     vectors = _query_vectors(state, asks)
     watch.lap("encode")
     contexts = [
         state.model.space.context(now, _history(state, ask, now), normalise(ask.query), vector, _disliked(state, ask))
         for ask, vector in zip(asks, vectors, strict=True)
     ]
-    found = state.model.retrieval.recall_each(contexts, state.behaviour, _masks(state, asks))
+    found = state.model.retrieval.recall_each(contexts, state.behaviour, _masks(offer, asks), offer.listed)
     watch.lap("recall")
-    return _ranked(state, "query", asks, contexts, found, watch)
+    return _ranked(state, offer, "query", asks, contexts, found, watch)
 
 
 def recommend(state: State, asks: Sequence[Ask]) -> list[Answer]:
     """Products for users."""
-    watch, now = _Stopwatch(), state.now()
+    watch, now, offer = _Stopwatch(), state.now(), state.assortment.offer
     space = state.model.space
     contexts = [space.context(now, _history(state, ask, now), disliked=_disliked(state, ask)) for ask in asks]
     contexts = [
@@ -94,18 +96,18 @@ def recommend(state: State, asks: Sequence[Ask]) -> list[Answer]:
         for ask, context in zip(asks, contexts, strict=True)
     ]
     watch.lap("encode")
-    found = state.model.retrieval.recall_each(contexts, state.behaviour, _masks(state, asks))
+    found = state.model.retrieval.recall_each(contexts, state.behaviour, _masks(offer, asks), offer.listed)
     watch.lap("recall")
-    return _ranked(state, "user", asks, contexts, found, watch)
+    return _ranked(state, offer, "user", asks, contexts, found, watch)
 
 
 def similar(state: State, asks: Sequence[Ask]) -> list[Answer]:
     """Products like a product: title neighbours and product-space neighbours, fused and not re-ranked."""
-    watch, k = _Stopwatch(), state.model.retrieval.candidates
+    watch, k, offer = _Stopwatch(), state.model.retrieval.candidates, state.assortment.offer
+    every = np.ones(len(state.snapshot), bool) if offer.listed is None else offer.listed
     rows = [state.snapshot.row_of[ask.product] for ask in asks]
     masks = [
-        _without(row, np.ones(len(state.snapshot), bool) if mask is None else mask)
-        for row, mask in zip(rows, _masks(state, asks), strict=True)
+        _without(row, every if mask is None else mask) for row, mask in zip(rows, _masks(offer, asks), strict=True)
     ]
     near, related = (
         recall.for_vectors(index, [vectors[row] for row in rows], k, masks, name)
@@ -116,7 +118,7 @@ def similar(state: State, asks: Sequence[Ask]) -> list[Answer]:
     )
     found = [recall.fuse(channels, k) for channels in zip(near, related, strict=True)]
     watch.lap("recall")
-    return [_page(state, ask, each, None, None, watch, []) for ask, each in zip(asks, found, strict=True)]
+    return [_page(state, offer, ask, each, None, None, watch, []) for ask, each in zip(asks, found, strict=True)]
 
 
 def _query_vectors(state: State, asks: Sequence[Ask]) -> list[Floats]:
@@ -135,15 +137,20 @@ def _disliked(state: State, ask: Ask) -> History:
     return state.behaviour.disliked(ask.user)
 
 
-def _masks(state: State, asks: Sequence[Ask]) -> list[Mask | None]:
-    """The rows that each request's filter passes; equal filters of a batch are looked up once, and are one array."""
+def _masks(offer: Offer, asks: Sequence[Ask]) -> list[Mask | None]:
+    """The listed rows that each request's filter passes, None without one.
+
+    Equal filters of a batch are looked up once, and are one array.
+    """
     # By what they read as, since tuples are equal whatever their names: `All` and `AnyOf` of the same parts.
     conditions = {repr(ask.condition): ask.condition for ask in asks}
-    masks = {
-        told: None if condition is None else rows_matching(condition, state.snapshot.products)
-        for told, condition in conditions.items()
-    }
+    masks = {told: None if condition is None else _passing(offer, condition) for told, condition in conditions.items()}
     return [masks[repr(ask.condition)] for ask in asks]
+
+
+def _passing(offer: Offer, condition: Filter) -> Mask:
+    mask = rows_matching(condition, offer.products)
+    return mask if offer.listed is None else mask & offer.listed
 
 
 def _without(row: int, mask: Mask) -> Mask:
@@ -154,6 +161,7 @@ def _without(row: int, mask: Mask) -> Mask:
 
 def _ranked(
     state: State,
+    offer: Offer,
     kind: str,
     asks: Sequence[Ask],
     contexts: Sequence[Context],
@@ -162,10 +170,9 @@ def _ranked(
 ) -> list[Answer]:
     """Features, scores and pages; what cannot be ranked is left in recall order."""
     plans = [_plan(state, kind, ask, c) for ask, c in zip(asks, found, strict=True)]
+    catalogue = state.model.catalogue._replace(table=offer.table)
     lists = [
-        Scorable(context, c.rows, features.matrix(context, c.rows, state.model.catalogue, state.behaviour))
-        if plan.trees
-        else None
+        Scorable(context, c.rows, features.matrix(context, c.rows, catalogue, state.behaviour)) if plan.trees else None
         for context, c, plan in zip(contexts, found, plans, strict=True)
     ]
     watch.lap("features")
@@ -177,7 +184,7 @@ def _ranked(
     answers = []
     for i, (ask, context) in enumerate(zip(asks, contexts, strict=True)):
         personal = bool(context.history.rows) or (not context.query and context.user_vector is not None)
-        answers.append(_page(state, ask, found[i], scores[i], lists[i], watch, plans[i].degraded, personal))
+        answers.append(_page(state, offer, ask, found[i], scores[i], lists[i], watch, plans[i].degraded, personal))
     watch.lap("page")
     return [
         answer._replace(timings=[("wait", watch.start - ask.asked), *watch.laps])
@@ -220,6 +227,7 @@ def _scores(state: State, plans: Sequence[_Plan], lists: Sequence[Scorable | Non
 
 def _page(
     state: State,
+    offer: Offer,
     ask: Ask,
     found: Candidates,
     scores: Scores | None,
@@ -248,7 +256,7 @@ def _page(
     if ask.explain and ranked is not None and scores is not None:
         usual = 0.0 if network is None else float(network.mean())
         evidence = Evidence(ranked.features[kept], hits.network, usual)
-    return Answer(state, hits, len(found.rows), timings, degraded, personal, evidence)
+    return Answer(state, offer, hits, len(found.rows), timings, degraded, personal, evidence)
 
 
 def _shown_trees(state: State, ranked: Scorable | None, trees: Doubles | None, kept: Ints) -> Doubles | None:

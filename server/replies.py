@@ -25,7 +25,7 @@ def ranked(
 
     `explanations` are the hits', or none.
     """
-    rendered, asked = answer.state.snapshot.rendered, asked_of(request.read_mask.paths)
+    rendered, asked = answer.offer.rendered, asked_of(request.read_mask.paths)
     rest = response(
         next_page_token=pages.token_after(request, offset, answer), info=info(answer, request.request_id), **others
     )

@@ -13,6 +13,7 @@ from indexer.store import Store
 from ranker.behaviour import Behaviour
 from ranker.log import engagements, folding
 from ranker.model import Model, load_model
+from server.assortment import Assortment
 from server.config import Settings
 from server.encoder import check_fit
 from server.filters import column_types
@@ -22,13 +23,16 @@ from server.release import Release
 
 @dataclass(frozen=True)
 class State:
-    """A release ready to answer. `behaviour` alone changes: live events are folded into it."""
+    """A release ready to answer. Two parts change: live events are folded into the `behaviour`, and the `assortment`
+    follows live changes to the catalogue.
+    """
 
     release: Release
     snapshot: IndexSnapshot
     model: Model
     encoder: Encoder
     behaviour: Behaviour
+    assortment: Assortment
     query_vectors: QueryVectors
     columns: Mapping[str, str]
     positive_rating: float
@@ -59,6 +63,7 @@ def load_state(
         model=model,
         encoder=encoder,
         behaviour=Behaviour(len(snapshot)),
+        assortment=Assortment(snapshot, model.catalogue.table),
         query_vectors=QueryVectors(QueryEncoder(encoder, snapshot.query_table), settings.server.query_cache),
         columns=column_types(snapshot.products),
         positive_rating=settings.ranker.positive_rating,

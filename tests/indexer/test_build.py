@@ -1,4 +1,5 @@
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -52,6 +53,24 @@ def test_the_index_holds_every_product_with_its_vector(store: Store, encoder: An
         "index": 100,
     }
     assert list((store.root / "work").iterdir()) == []
+
+
+def test_the_index_says_of_when_its_catalogue_is(
+    store: Store, encoder: Any, catalogue: WriteCatalogue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file that is replaced while it is read is newer than what was read."""
+    config = IndexerConfig(catalogue=catalogue(TITLES))
+    os.utime(config.catalogue, (1.7e9, 1.6e9))
+    real = build.read_catalogue
+
+    def replaced(path: Path, *others: Any) -> Any:
+        read = real(path, *others)
+        os.utime(path)
+        return read
+
+    monkeypatch.setattr(build, "read_catalogue", replaced)
+    build_index(store, config, encoder, ignore)
+    assert open_latest(store, config).manifest["catalogue"] == {"modified": 1.6e9}
 
 
 def test_one_product_is_enough(store: Store, encoder: Any, catalogue: WriteCatalogue) -> None:

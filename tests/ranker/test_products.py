@@ -6,6 +6,7 @@ from math import log
 import numpy as np
 import pytest
 
+from indexer.rendered import Inventory
 from indexer.text import token_hashes
 from ranker.products import ProductTable
 
@@ -63,6 +64,30 @@ def test_price_bands_are_of_equal_size(table: Callable[..., ProductTable]) -> No
     assert (np.diff(made.price_band[order]) >= 0).all()
     assert made.price_band[50] == -1
     assert table("hat", "boot").price_band.tolist() == [-1, -1]
+
+
+def test_live_prices_and_stock_stand_in_by_the_same_bands(table: Callable[..., ProductTable]) -> None:
+    prices = [*np.geomspace(1, 1_000, 50).tolist(), None, 30.0]
+    made = table(*(f"hat {i}" for i in range(52)), price=prices, in_stock=[True] * 50 + [None] * 2)
+    price, live = np.array([*prices[:50], np.nan, 30.0]), np.zeros(52, bool)
+    price[[0, 50]], live[[0, 50, 51]] = (2_000.0, 0.5), True
+    stock = made.in_stock.copy()
+    stock[51] = 0.0
+    now = made.stocked(Inventory(price, stock, live))
+    assert now.log_price[[0, 50, 51]] == pytest.approx([log(2_001), log(1.5), log(31)])
+    assert now.price_band[[0, 50]].tolist() == [9, 0]
+    assert (now.in_stock[51], now.price_band[51]) == (0.0, made.price_band[51])
+    # All else to the last bit, and the table that was.
+    assert now.log_price[1:50].tobytes() == made.log_price[1:50].tobytes()
+    assert now.price_band[1:50].tolist() == made.price_band[1:50].tolist()
+    assert made.price_band[[0, 50]].tolist() == [0, -1]
+    assert np.isnan(made.log_price[50])
+
+
+def test_a_price_where_the_catalogue_had_none(table: Callable[..., ProductTable]) -> None:
+    made = table("hat", "boot")
+    now = made.stocked(Inventory(np.array([3.0, np.nan]), made.in_stock, np.array([True, False])))
+    assert now.price_band.tolist() == [0, -1]
 
 
 def test_numbers_of_a_title(table: Callable[..., ProductTable]) -> None:

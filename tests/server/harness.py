@@ -232,7 +232,9 @@ class Running:
         self.recommend = recommend_service_pb2_grpc.RecommendServiceStub(self.channel).Recommend
         events = event_service_pb2_grpc.EventServiceStub(self.channel)
         self.write, self.erase = events.WriteEvents, events.EraseUser
-        self.product = catalog_service_pb2_grpc.CatalogServiceStub(self.channel).GetProduct
+        catalogue = catalog_service_pb2_grpc.CatalogServiceStub(self.channel)
+        self.product, self.set = catalogue.GetProduct, catalogue.SetInventory
+        self.delete = catalogue.DeleteProducts
         self.status = admin_service_pb2_grpc.AdminServiceStub(self.channel).GetStatus
 
     async def _start(self) -> App:

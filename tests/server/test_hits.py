@@ -9,7 +9,7 @@ import pytest
 from google.protobuf.field_mask_pb2 import FieldMask
 from vitrine.v1 import hit_pb2, recommend_service_pb2, search_service_pb2
 
-from indexer.rendered import Rendered, open_rendered, write_rendered
+from indexer.rendered import Inventory, Rendered, open_rendered, write_rendered
 from ranker.recall import Channel
 from server.hits import Hits, asked_of, proposals, serialised
 
@@ -123,6 +123,42 @@ def test_ids_are_cut_from_the_products(rendered: Rendered) -> None:
         assert [hit.product for hit in page.hits] == [
             type(hit.product)(id=rendered.product(row).id) for hit, row in zip(page.hits, rows, strict=True)
         ]
+
+
+@pytest.fixture
+def changed(rendered: Rendered) -> Rendered:
+    """Row 0 gets a price, row 2 another one and stock, row 6 stock; 9 is what no other row may show."""
+    price, in_stock = np.full(7, 9.0), np.ones(7)
+    price[[0, 2, 6]], in_stock[[0, 2, 6]] = (0.5, 7.25, np.nan), (np.nan, 0.0, 1.0)
+    return rendered.stocked(Inventory(price, in_stock, np.isin(np.arange(7), (0, 2, 6))))
+
+
+def test_a_page_shows_live_prices_and_stock(rendered: Rendered, changed: Rendered) -> None:
+    hits = drawn(3)
+    expected = message(hits, 1, rendered)
+    for hit, row in zip(expected.hits, hits.rows.tolist(), strict=True):
+        if row in (0, 2):
+            hit.product.price = {0: 0.5, 2: 7.25}[row]
+        if row in (2, 6):
+            hit.product.in_stock = row == 6
+    assert serialised(hits, 1, changed, asked_of([])) == expected.SerializeToString(deterministic=True)
+    page = search_service_pb2.SearchResponse.FromString(
+        serialised(hits, 1, changed, asked_of(["product.price", "product.in_stock"]))
+    )
+    for hit, whole in zip(page.hits, expected.hits, strict=True):
+        assert not hit.product.id
+        for field in ("price", "in_stock"):
+            assert hit.product.HasField(field) == whole.product.HasField(field)
+            assert getattr(hit.product, field) == getattr(whole.product, field)
+
+
+def test_a_page_without_a_change_is_copied_as_ever(
+    rendered: Rendered, changed: Rendered, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hits = drawn(4, n=3, rows=np.array([1, 3, 5]))
+    expected = serialised(hits, 1, rendered, asked_of([]))
+    monkeypatch.setattr(Rendered, "product", None)
+    assert serialised(hits, 1, changed, asked_of([])) == expected
 
 
 @pytest.mark.parametrize("response", RESPONSES)

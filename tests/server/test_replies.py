@@ -20,7 +20,7 @@ def state() -> Any:
 
 @pytest.mark.parametrize("spent", [0.0, 1e-7, 0.0123456, 0.9999999999, 1.5, 60.25])
 def test_what_every_answer_tells(spent: float) -> None:
-    answer = Answer(cast(Any, state()), cast(Any, []), 7, [("wait", spent)], [("score", "late")])
+    answer = Answer(cast(Any, state()), cast(Any, None), cast(Any, []), 7, [("wait", spent)], [("score", "late")])
     told = replies.info(answer, "")
     assert told.timings[0].duration.ToNanoseconds() == pytest.approx(spent * 1e9, abs=2)
     assert [(d.stage, d.reason) for d in told.degraded] == [("score", "late")]

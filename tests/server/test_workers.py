@@ -17,7 +17,14 @@ from typing import Any
 import grpc
 import pytest
 from harness import Loop, RecommendRequest, Running, SearchRequest, SimilarRequest, Trained, at_most, copied, ids
-from vitrine.v1 import admin_service_pb2, admin_service_pb2_grpc, recommend_service_pb2_grpc, search_service_pb2_grpc
+from vitrine.v1 import (
+    admin_service_pb2,
+    admin_service_pb2_grpc,
+    catalog_service_pb2,
+    catalog_service_pb2_grpc,
+    recommend_service_pb2_grpc,
+    search_service_pb2_grpc,
+)
 from words import word_encoder
 
 from indexer.errors import VitrineError
@@ -296,6 +303,18 @@ def answers(channel: Any) -> list[list[str]]:
     return [ids(each) for each in asked]
 
 
+def check_that_a_deletion_reaches_all(sharing: Sharing, products: list[str]) -> None:
+    """Acknowledged by one worker, it is in the next answer of each."""
+    each = callers(sharing.port, 2)
+    catalogue = catalog_service_pb2_grpc.CatalogServiceStub(next(each))
+    request = catalog_service_pb2.DeleteProductsRequest(product_ids=products)
+    assert catalogue.DeleteProducts(request, timeout=30).deleted == len(products)
+    for channel in callers(sharing.port, 2):
+        found = answers(channel)
+        assert all(found)
+        assert not set(products) & {product for answer in found for product in answer}
+
+
 def test_workers_that_share_a_card_answer_as_one_process_does(
     trained: Trained, sharing: Sharing, loop: Loop, tmp_path: Path
 ) -> None:
@@ -309,6 +328,7 @@ def test_workers_that_share_a_card_answer_as_one_process_does(
         status = admin_service_pb2_grpc.AdminServiceStub(channel).GetStatus(admin_service_pb2.GetStatusRequest())
         assert status.index_kind == "exact on cpu (float32), shared"
         assert status.encoder_backend == "words"
+    check_that_a_deletion_reaches_all(sharing, expected[0][:3])
     # Nothing was done by a worker itself, and what is open is open once: titles, products and the encoder.
     told = "".join(sharing.log)
     assert "in place of the card" not in told

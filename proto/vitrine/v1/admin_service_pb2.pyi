@@ -15,7 +15,7 @@ class GetStatusRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class GetStatusResponse(_message.Message):
-    __slots__ = ("versions", "start_time", "release_load_time", "now", "products", "users", "journal_sequence", "index_kind", "index_recall", "encoder_backend", "fusion", "filter_columns", "vector_dimensions", "user_vector_dimensions", "waiting", "queries_asked", "queries_cached", "fallbacks", "queries_by_table")
+    __slots__ = ("versions", "start_time", "release_load_time", "now", "products", "users", "journal_sequence", "index_kind", "index_recall", "encoder_backend", "fusion", "filter_columns", "vector_dimensions", "user_vector_dimensions", "waiting", "queries_asked", "queries_cached", "fallbacks", "queries_by_table", "products_with_live_inventory", "products_deleted")
     class FilterColumnsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -49,6 +49,8 @@ class GetStatusResponse(_message.Message):
     QUERIES_CACHED_FIELD_NUMBER: _ClassVar[int]
     FALLBACKS_FIELD_NUMBER: _ClassVar[int]
     QUERIES_BY_TABLE_FIELD_NUMBER: _ClassVar[int]
+    PRODUCTS_WITH_LIVE_INVENTORY_FIELD_NUMBER: _ClassVar[int]
+    PRODUCTS_DELETED_FIELD_NUMBER: _ClassVar[int]
     versions: _hit_pb2.Versions
     start_time: _timestamp_pb2.Timestamp
     release_load_time: _timestamp_pb2.Timestamp
@@ -68,4 +70,6 @@ class GetStatusResponse(_message.Message):
     queries_cached: int
     fallbacks: _containers.ScalarMap[str, int]
     queries_by_table: int
-    def __init__(self, versions: _Optional[_Union[_hit_pb2.Versions, _Mapping]] = ..., start_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., release_load_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., now: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., products: _Optional[int] = ..., users: _Optional[int] = ..., journal_sequence: _Optional[int] = ..., index_kind: _Optional[str] = ..., index_recall: _Optional[float] = ..., encoder_backend: _Optional[str] = ..., fusion: _Optional[str] = ..., filter_columns: _Optional[_Mapping[str, str]] = ..., vector_dimensions: _Optional[int] = ..., user_vector_dimensions: _Optional[int] = ..., waiting: _Optional[int] = ..., queries_asked: _Optional[int] = ..., queries_cached: _Optional[int] = ..., fallbacks: _Optional[_Mapping[str, int]] = ..., queries_by_table: _Optional[int] = ...) -> None: ...
+    products_with_live_inventory: int
+    products_deleted: int
+    def __init__(self, versions: _Optional[_Union[_hit_pb2.Versions, _Mapping]] = ..., start_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., release_load_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., now: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., products: _Optional[int] = ..., users: _Optional[int] = ..., journal_sequence: _Optional[int] = ..., index_kind: _Optional[str] = ..., index_recall: _Optional[float] = ..., encoder_backend: _Optional[str] = ..., fusion: _Optional[str] = ..., filter_columns: _Optional[_Mapping[str, str]] = ..., vector_dimensions: _Optional[int] = ..., user_vector_dimensions: _Optional[int] = ..., waiting: _Optional[int] = ..., queries_asked: _Optional[int] = ..., queries_cached: _Optional[int] = ..., fallbacks: _Optional[_Mapping[str, int]] = ..., queries_by_table: _Optional[int] = ..., products_with_live_inventory: _Optional[int] = ..., products_deleted: _Optional[int] = ...) -> None: ...

@@ -27,7 +27,8 @@ if _version_not_supported:
 
 
 class CatalogServiceStub(object):
-    """Missing associated documentation comment in .proto file."""
+    """Live changes hold until the release is of a catalogue file that was modified after them: that file knows better.
+    """
 
     def __init__(self, channel):
         """Constructor.
@@ -40,13 +41,41 @@ class CatalogServiceStub(object):
                 request_serializer=vitrine_dot_v1_dot_catalog__service__pb2.GetProductRequest.SerializeToString,
                 response_deserializer=vitrine_dot_v1_dot_product__pb2.Product.FromString,
                 _registered_method=True)
+        self.SetInventory = channel.unary_unary(
+                '/vitrine.v1.CatalogService/SetInventory',
+                request_serializer=vitrine_dot_v1_dot_catalog__service__pb2.SetInventoryRequest.SerializeToString,
+                response_deserializer=vitrine_dot_v1_dot_catalog__service__pb2.SetInventoryResponse.FromString,
+                _registered_method=True)
+        self.DeleteProducts = channel.unary_unary(
+                '/vitrine.v1.CatalogService/DeleteProducts',
+                request_serializer=vitrine_dot_v1_dot_catalog__service__pb2.DeleteProductsRequest.SerializeToString,
+                response_deserializer=vitrine_dot_v1_dot_catalog__service__pb2.DeleteProductsResponse.FromString,
+                _registered_method=True)
 
 
 class CatalogServiceServicer(object):
-    """Missing associated documentation comment in .proto file."""
+    """Live changes hold until the release is of a catalogue file that was modified after them: that file knows better.
+    """
 
     def GetProduct(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """The product as it is now, with its live price and stock. NOT_FOUND where the live release does not hold it, or it
+        was deleted.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SetInventory(self, request, context):
+        """Change prices and stock. All items or none: they are on disk, and count in the next answer, before this returns.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteProducts(self, request, context):
+        """Delist products: they are on disk as deleted, and in no further answer, before this returns. Histories keep them,
+        and Similar still tells what is like one. A newer catalogue file that holds a product lists it again.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
@@ -59,6 +88,16 @@ def add_CatalogServiceServicer_to_server(servicer, server):
                     request_deserializer=vitrine_dot_v1_dot_catalog__service__pb2.GetProductRequest.FromString,
                     response_serializer=vitrine_dot_v1_dot_product__pb2.Product.SerializeToString,
             ),
+            'SetInventory': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetInventory,
+                    request_deserializer=vitrine_dot_v1_dot_catalog__service__pb2.SetInventoryRequest.FromString,
+                    response_serializer=vitrine_dot_v1_dot_catalog__service__pb2.SetInventoryResponse.SerializeToString,
+            ),
+            'DeleteProducts': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteProducts,
+                    request_deserializer=vitrine_dot_v1_dot_catalog__service__pb2.DeleteProductsRequest.FromString,
+                    response_serializer=vitrine_dot_v1_dot_catalog__service__pb2.DeleteProductsResponse.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'vitrine.v1.CatalogService', rpc_method_handlers)
@@ -68,7 +107,8 @@ def add_CatalogServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class CatalogService(object):
-    """Missing associated documentation comment in .proto file."""
+    """Live changes hold until the release is of a catalogue file that was modified after them: that file knows better.
+    """
 
     @staticmethod
     def GetProduct(request,
@@ -87,6 +127,60 @@ class CatalogService(object):
             '/vitrine.v1.CatalogService/GetProduct',
             vitrine_dot_v1_dot_catalog__service__pb2.GetProductRequest.SerializeToString,
             vitrine_dot_v1_dot_product__pb2.Product.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetInventory(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/vitrine.v1.CatalogService/SetInventory',
+            vitrine_dot_v1_dot_catalog__service__pb2.SetInventoryRequest.SerializeToString,
+            vitrine_dot_v1_dot_catalog__service__pb2.SetInventoryResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteProducts(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/vitrine.v1.CatalogService/DeleteProducts',
+            vitrine_dot_v1_dot_catalog__service__pb2.DeleteProductsRequest.SerializeToString,
+            vitrine_dot_v1_dot_catalog__service__pb2.DeleteProductsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -1,0 +1,115 @@
+"""The assortment: what of a release is on offer now, with the prices and the stock of now."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from indexer.arrays import Ints, Mask
+from indexer.rendered import Inventory, Rendered
+from indexer.snapshot import IndexSnapshot
+from ranker.changes import NEVER, Change
+from ranker.products import ProductTable, numbers
+
+
+@dataclass(frozen=True)
+class Offer:
+    """The assortment at one moment. It never changes, so that what passes a filter by its price shows that price.
+
+    `products` are what filters read, `table` what features are made of, `rendered` what a page shows. `listed` [rows]
+    is None while nothing is deleted: then no request looks at it.
+    """
+
+    products: pa.Table
+    table: ProductTable
+    rendered: Rendered
+    listed: Mask | None = None
+
+    def lists(self, row: int) -> bool:
+        """Whether a product is not deleted."""
+        return self.listed is None or bool(self.listed[row])
+
+    @property
+    def stocked(self) -> int:
+        """How many products have a price or stock that is not the catalogue's."""
+        inventory = self.rendered.inventory
+        return 0 if inventory is None else int(np.count_nonzero(inventory.live))
+
+    @property
+    def deleted(self) -> int:
+        """How many products are deleted."""
+        return 0 if self.listed is None else int(np.count_nonzero(~self.listed))
+
+
+class Assortment:
+    """Applies changes, one caller at a time; `offer` is the one reference that readers take, once for all they do.
+
+    A change is held against the moment at which the catalogue file was last modified: what is not later is in the file.
+    """
+
+    def __init__(self, snapshot: IndexSnapshot, table: ProductTable) -> None:
+        self.since = _modified(snapshot.manifest)
+        self._row_of = snapshot.row_of
+        self._built = Offer(snapshot.products, table, snapshot.rendered)
+        self.offer = self._built
+
+    def apply(self, changes: Iterable[Change]) -> None:
+        """Let changes count. Each is all that is known of its product, so to apply one again changes nothing."""
+        prices: dict[int, float] = {}
+        in_stock: dict[int, float] = {}
+        deleted: list[int] = []
+        for change in changes:
+            row = self._row_of.get(change.product_id)
+            if row is None:
+                continue
+            if change.price is not None and change.price_time > self.since:
+                prices[row] = change.price
+            if change.in_stock is not None and change.stock_time > self.since:
+                in_stock[row] = change.in_stock
+            if change.deleted_time > self.since:
+                deleted.append(row)
+        offer = self.offer
+        if prices or in_stock:
+            offer = _stocked(self._built, offer, prices, in_stock)
+        if deleted:
+            offer = _without(offer, deleted)
+        self.offer = offer
+
+
+def _modified(manifest: Mapping[str, Any]) -> int:
+    """When the catalogue file of an index was last modified, in Unix microseconds; NEVER where it does not say."""
+    seconds = manifest.get("catalogue", {}).get("modified")
+    return NEVER if seconds is None else max(round(seconds * 1e6), NEVER)
+
+
+def _stocked(built: Offer, offer: Offer, prices: Mapping[int, float], in_stock: Mapping[int, float]) -> Offer:
+    """An offer with some prices and stock changed; arrays of all products are copied, 1 ms for 100,000 of them."""
+    known = offer.rendered.inventory
+    if known is None:
+        live = np.zeros(len(offer.products), bool)
+        known = Inventory(numbers(offer.products, "price"), numbers(offer.products, "in_stock"), live)
+    inventory = Inventory(known.price.copy(), known.in_stock.copy(), known.live.copy())
+    for values, changed in ((inventory.price, prices), (inventory.in_stock, in_stock)):
+        rows = _rows(changed)
+        values[rows] = np.fromiter(changed.values(), np.float64, len(changed))
+        inventory.live[rows] = True
+    columns = {
+        "price": pa.array(inventory.price, mask=np.isnan(inventory.price)),
+        "in_stock": pa.array(inventory.in_stock == 1, mask=np.isnan(inventory.in_stock)),
+    }
+    products = offer.products
+    for name, values in columns.items():
+        products = products.set_column(products.schema.get_field_index(name), name, values)
+    return Offer(products, built.table.stocked(inventory), built.rendered.stocked(inventory), offer.listed)
+
+
+def _without(offer: Offer, rows: list[int]) -> Offer:
+    listed = np.ones(len(offer.products), bool) if offer.listed is None else offer.listed.copy()
+    listed[rows] = False
+    return Offer(offer.products, offer.table, offer.rendered, listed)
+
+
+def _rows(changed: Mapping[int, float]) -> Ints:
+    return np.fromiter(changed, np.int64, len(changed))
