@@ -53,7 +53,7 @@ class Retrieval(NamedTuple):
 
     def channels(self, context: Context, behaviour: Behaviour, mask: Mask | None = None) -> list[Channel]:
         """What each channel proposes for one request."""
-        [near] = self._near([context], [mask])
+        [near] = self._near([context], [mask], [None])
         return self._channels(context, behaviour, mask, near)
 
     def recall(self, context: Context, behaviour: Behaviour, mask: Mask | None = None) -> Candidates:
@@ -66,25 +66,27 @@ class Retrieval(NamedTuple):
         contexts: Sequence[Context],
         behaviour: Behaviour,
         masks: Sequence[Mask | None],
-        listed: Mask | None = None,
+        listed: Sequence[Mask | None] = (),
     ) -> list[Candidates]:
         """The fused candidates of each request of a batch: one search for the vectors of all.
 
-        Where a request has no mask, only rows that are `listed`; the masks keep none but such themselves.
+        Where a request has no mask, only rows that are `listed` for it, which are nearly all; the masks keep none but
+        such themselves.
         """
-        made = zip(contexts, masks, self._near(contexts, masks, listed), strict=True)
+        listed = listed or [None] * len(contexts)
+        made = zip(contexts, masks, listed, self._near(contexts, masks, listed), strict=True)
         return [
             fuse(
-                self._channels(context, behaviour, listed if mask is None else mask, near),
+                self._channels(context, behaviour, shown if mask is None else mask, near),
                 self.candidates,
                 self.weights.get(kind_of(context)),
                 kind_of(context),
             )
-            for context, mask, near in made
+            for context, mask, shown, near in made
         ]
 
     def _near(
-        self, contexts: Sequence[Context], masks: Sequence[Mask | None], listed: Mask | None = None
+        self, contexts: Sequence[Context], masks: Sequence[Mask | None], listed: Sequence[Mask | None]
     ) -> list[Channel | None]:
         """What is near each request's vector: titles near a query's, products near a user's; None without a vector."""
         near: list[Channel | None] = [None] * len(contexts)
@@ -95,8 +97,8 @@ class Retrieval(NamedTuple):
             if each.user_vector is not None and place not in queries
         }
         for name, index, vectors in (("dense", self.titles, queries), ("user", self.products, users)):
-            mine = [masks[place] for place in vectors]
-            found = for_vectors(index, list(vectors.values()), self.candidates, mine, name, listed)
+            mine, shown = ([each[place] for place in vectors] for each in (masks, listed))
+            found = for_vectors(index, list(vectors.values()), self.candidates, mine, name, shown)
             for place, channel in zip(vectors, found, strict=True):
                 near[place] = channel
         return near
@@ -151,7 +153,7 @@ def for_vectors(
     k: int,
     masks: Sequence[Mask | None],
     name: str,
-    listed: Mask | None = None,
+    listed: Sequence[Mask | None] = (),
 ) -> list[Channel]:
     """For each of `vectors` [dimensions], the k products of `index` nearest to it, by one search.
 
@@ -161,17 +163,16 @@ def for_vectors(
     if not vectors:
         return []
     found = _nearest(index, vectors, k, masks, name)
-    if listed is None:
-        return found
-    open_to_all = [place for place, mask in enumerate(masks) if mask is None]
-    poor = []
-    for place in open_to_all:
+    poor = {}
+    for place, (mask, shown) in enumerate(zip(masks, listed, strict=False)):
+        if mask is not None or shown is None:
+            continue
         before = found[place]
-        kept = listed[before.rows]
+        kept = shown[before.rows]
         found[place] = Channel(name, before.rows[kept], before.scores[kept])
         if len(found[place].rows) < (1 - _MOST_LOST) * len(before.rows):
-            poor.append(place)
-    again = _nearest(index, [vectors[place] for place in poor], k, [listed] * len(poor), name) if poor else []
+            poor[place] = shown
+    again = _nearest(index, [vectors[place] for place in poor], k, list(poor.values()), name) if poor else []
     for place, channel in zip(poor, again, strict=True):
         found[place] = channel
     return found

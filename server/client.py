@@ -16,8 +16,9 @@ from rich.table import Table
 from vitrine.v1 import (
     admin_service_pb2,
     admin_service_pb2_grpc,
+    event_pb2,
+    facet_pb2,
     filter_pb2,
-    hit_pb2,
     recommend_service_pb2,
     recommend_service_pb2_grpc,
     search_service_pb2,
@@ -25,6 +26,7 @@ from vitrine.v1 import (
 )
 
 from indexer.errors import ConfigError, VitrineError
+from server import answers
 
 Address = Annotated[str, typer.Option(help="host:port of the server.", envvar="VITRINE_ADDRESS")]
 Ca = Annotated[
@@ -41,6 +43,11 @@ User = Annotated[str, typer.Option(help="Rank for this user.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the whole response as JSON.")]
 MaxPrice = Annotated[float | None, typer.Option(help="Only products up to this price.")]
 Category = Annotated[str | None, typer.Option(help="Only products of this category.")]
+Facets = Annotated[list[str] | None, typer.Option("--facet", help="Count the values of this column; may be repeated.")]
+Exclude = Annotated[
+    list[str] | None,
+    typer.Option(help="Leave out what the user did this with, such as purchase; may be repeated."),
+]
 InStock = Annotated[bool, typer.Option("--in-stock", help="Only products in stock.")]
 DEFAULT_ADDRESS = "127.0.0.1:50051"
 # A person waits longer than a shop's page does.
@@ -88,6 +95,7 @@ def search(
     max_price: MaxPrice = None,
     category: Category = None,
     in_stock: InStock = False,
+    facet: Facets = None,
     address: Address = DEFAULT_ADDRESS,
     ca: Ca = None,
     certificate: Certificate = None,
@@ -101,6 +109,7 @@ def search(
         page_size=size,
         filter=_filter(max_price, category, in_stock),
         explain=explain,
+        facets=[facet_pb2.FacetSpec(column=column) for column in facet or []],
     )
     server = Server(address, ca, certificate, key)
     _ask(server, search_service_pb2_grpc.SearchServiceStub, "Search", request, f"search “{query}”", as_json)
@@ -114,6 +123,7 @@ def recommend(
     max_price: MaxPrice = None,
     category: Category = None,
     in_stock: InStock = False,
+    exclude: Exclude = None,
     address: Address = DEFAULT_ADDRESS,
     ca: Ca = None,
     certificate: Certificate = None,
@@ -127,6 +137,7 @@ def recommend(
         page_size=size,
         filter=_filter(max_price, category, in_stock),
         explain=explain,
+        exclude=[_event_type(name) for name in exclude or []],
     )
     stub = recommend_service_pb2_grpc.RecommendServiceStub
     _ask(Server(address, ca, certificate, key), stub, "Recommend", request, f"recommend to {user}", as_json)
@@ -204,6 +215,14 @@ def _filter(max_price: float | None, category: str | None, in_stock: bool) -> fi
     return filter_pb2.Filter(all=filter_pb2.FilterList(filters=parts)) if parts else None
 
 
+def _event_type(name: str) -> Any:
+    types = dict(event_pb2.Event.Type.items())
+    if name.upper() not in types:
+        known = ", ".join(each.lower() for each, number in types.items() if number)
+        raise ConfigError(f"--exclude {name}: there is no such event; there are {known}.")
+    return types[name.upper()]
+
+
 def _ask(
     server: Server, stub: Callable[[grpc.Channel], Any], method: str, request: Any, title: str, as_json: bool
 ) -> None:
@@ -211,57 +230,7 @@ def _ask(
     if as_json:
         print(MessageToJson(response, ensure_ascii=False))
         return
-    print_hits(response, title, seconds)
-
-
-def print_hits(response: Any, title: str, seconds: float) -> None:
-    """A ranked answer as a table, with its stages."""
-    table = Table("#", "id", "title", "price", "score", "recall sources (rank)", "DNN", "trees", title=title)
-    for column in table.columns:
-        # A long word, such as a Chinese title, is folded and not cut.
-        column.overflow = "fold"
-    for hit in response.hits:
-        members = hit.member_scores
-        table.add_row(
-            str(hit.rank),
-            hit.product.id,
-            hit.product.title,
-            f"{hit.product.price:.2f}" if hit.product.HasField("price") else "",
-            f"{hit.score:.4f}",
-            ", ".join(f"{_channel(source)} {source.rank}" for source in hit.recall_sources),
-            f"{members.network:.2f}" if members.HasField("network") else "",
-            f"{members.trees:.2f}" if members.HasField("trees") else "",
-        )
-    out.print(table)
-    if any(hit.HasField("explanation") for hit in response.hits):
-        _print_explanations(response)
-    stages = ", ".join(f"{t.stage} {t.duration.ToMicroseconds() / 1e3:.1f}" for t in response.info.timings)
-    out.print(f"{seconds * 1e3:.1f} ms ({stages} ms in the server); {response.info.candidates} candidates")
-    if getattr(response, "fallback", 0) == recommend_service_pb2.RecommendResponse.POPULAR:
-        out.print("Nothing is known of this user: these are the popular products.")
-    for left_out in response.info.degraded:
-        out.print(f"degraded: {left_out.stage}: {left_out.reason}")
-
-
-def _print_explanations(response: Any) -> None:
-    """What changed each hit's score most, a row each."""
-    table = Table("#", "title", "score", "from", "because of (value)", title="why")
-    for hit in response.hits:
-        told = hit.explanation
-        parts = [f"{part.contribution:+.3f} {part.name}{_value(part)}" for part in told.contributions]
-        because = ", ".join([*parts, f"{told.others:+.3f} all others"])
-        table.add_row(str(hit.rank), hit.product.title, f"{told.total:.4f}", f"{told.base:.3f}", because)
-    out.print(table)
-    if any(hit.explanation.subject == hit_pb2.Explanation.TREES for hit in response.hits):
-        out.print("The members are fused by their ranks: what is explained is the trees' score.")
-
-
-def _value(part: hit_pb2.Explanation.Contribution) -> str:
-    return f" ({part.value:.4g})" if part.HasField("value") else " (none)"
-
-
-def _channel(source: hit_pb2.RecallSource) -> str:
-    return str(hit_pb2.RecallSource.Channel.Name(source.channel)).lower()
+    answers.show(out, response, title, seconds)
 
 
 def call(server: Server, stub: Callable[[grpc.Channel], Any], method: str, request: Any) -> tuple[Any, float]:

@@ -11,7 +11,7 @@ from server.faults import ViolationError
 from server.pipeline import Answer
 
 # What may change from page to page.
-_FREE = ("page_token", "page_size", "request_id", "read_mask", "explain")
+_FREE = ("page_token", "page_size", "request_id", "read_mask", "explain", "facets")
 
 
 def offset_of(request: Any) -> int:
@@ -25,7 +25,8 @@ def offset_of(request: Any) -> int:
         raise ViolationError("page_token", "was not made by this server; leave it empty for the first page") from None
     if made_for != _request_digest(request):
         raise ViolationError(
-            "page_token", "belongs to another request; only page_size, request_id, read_mask and explain may differ"
+            "page_token",
+            "belongs to another request; only page_size, request_id, read_mask, explain and facets may differ",
         )
     if offset < 0:
         raise ViolationError("page_token", "was not made by this server; leave it empty for the first page")

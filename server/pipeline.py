@@ -1,7 +1,7 @@
 """The request path: encode, recall, features, score, page. Each function answers a batch of requests of one kind."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from typing import NamedTuple
 
 import numpy as np
@@ -11,11 +11,12 @@ from indexer.text import normalise
 from ranker import features, recall
 from ranker.explain import Evidence
 from ranker.features import Context
-from ranker.history import History, viewed
+from ranker.history import EMPTY, RATING, History, viewed
 from ranker.model import Scores
 from ranker.recall import Candidates
 from ranker.scoring import Scorable
 from server.assortment import Offer
+from server.facets import Facet, facets
 from server.filters import Filter, rows_matching
 from server.hits import Hits, proposals
 from server.state import State
@@ -30,6 +31,10 @@ class Ask(NamedTuple):
     recent: Sequence[str] = ()
     product: str = ""
     condition: Filter | None = None
+    # Kinds of engagement (`ranker.history`) whose products are left out of a recommendation.
+    excluded: Set[int] = frozenset()
+    # Columns whose values are counted, and how many of them are told.
+    counted: Sequence[tuple[str, int]] = ()
     offset: int = 0
     size: int = 24
     explain: bool = False
@@ -47,6 +52,7 @@ class Answer(NamedTuple):
     timings: Sequence[tuple[str, float]]
     degraded: Sequence[tuple[str, str]]
     personal: bool = False
+    facets: Sequence[Facet] = ()
     # What the hits were scored by, where the request asks why and they were scored.
     evidence: Evidence | None = None
 
@@ -81,7 +87,8 @@ def search(state: State, asks: Sequence[Ask]) -> list[Answer]:
         state.model.space.context(now, _history(state, ask, now), normalise(ask.query), vector, _disliked(state, ask))
         for ask, vector in zip(asks, vectors, strict=True)
     ]
-    found = state.model.retrieval.recall_each(contexts, state.behaviour, _masks(offer, asks), offer.listed)
+    listed = [offer.listed] * len(asks)
+    found = state.model.retrieval.recall_each(contexts, state.behaviour, _masks(offer, asks), listed)
     watch.lap("recall")
     return _ranked(state, offer, "query", asks, contexts, found, watch)
 
@@ -96,7 +103,13 @@ def recommend(state: State, asks: Sequence[Ask]) -> list[Answer]:
         for ask, context in zip(asks, contexts, strict=True)
     ]
     watch.lap("encode")
-    found = state.model.retrieval.recall_each(contexts, state.behaviour, _masks(offer, asks), offer.listed)
+    left_out = [_left_out(ask, context) for ask, context in zip(asks, contexts, strict=True)]
+    masks = [
+        mask if mask is None or not len(rows) else _without(rows, mask)
+        for mask, rows in zip(_masks(offer, asks), left_out, strict=True)
+    ]
+    listed = [_without(rows, _listed(offer)) if len(rows) else offer.listed for rows in left_out]
+    found = state.model.retrieval.recall_each(contexts, state.behaviour, masks, listed)
     watch.lap("recall")
     return _ranked(state, offer, "user", asks, contexts, found, watch)
 
@@ -104,7 +117,7 @@ def recommend(state: State, asks: Sequence[Ask]) -> list[Answer]:
 def similar(state: State, asks: Sequence[Ask]) -> list[Answer]:
     """Products like a product: title neighbours and product-space neighbours, fused and not re-ranked."""
     watch, k, offer = _Stopwatch(), state.model.retrieval.candidates, state.assortment.offer
-    every = np.ones(len(state.snapshot), bool) if offer.listed is None else offer.listed
+    every = _listed(offer)
     rows = [state.snapshot.row_of[ask.product] for ask in asks]
     masks = [
         _without(row, every if mask is None else mask) for row, mask in zip(rows, _masks(offer, asks), strict=True)
@@ -153,10 +166,21 @@ def _passing(offer: Offer, condition: Filter) -> Mask:
     return mask if offer.listed is None else mask & offer.listed
 
 
-def _without(row: int, mask: Mask) -> Mask:
+def _listed(offer: Offer) -> Mask:
+    return np.ones(len(offer.products), bool) if offer.listed is None else offer.listed
+
+
+def _without(rows: int | Ints, mask: Mask) -> Mask:
     kept = mask.copy()
-    kept[row] = False
+    kept[rows] = False
     return kept
+
+
+def _left_out(ask: Ask, context: Context) -> Ints:
+    """The rows that the user did with what the request excludes; what was rated low was rated."""
+    history, disliked = context.history, context.disliked if RATING in ask.excluded else EMPTY
+    rows = [row for row, kind in zip(history.rows, history.kinds, strict=True) if kind in ask.excluded]
+    return np.array([*rows, *disliked.rows], np.int64)
 
 
 def _ranked(
@@ -256,7 +280,8 @@ def _page(
     if ask.explain and ranked is not None and scores is not None:
         usual = 0.0 if network is None else float(network.mean())
         evidence = Evidence(ranked.features[kept], hits.network, usual)
-    return Answer(state, offer, hits, len(found.rows), timings, degraded, personal, evidence)
+    counted = facets(ask.counted, offer.products, found.rows)
+    return Answer(state, offer, hits, len(found.rows), timings, degraded, personal, counted, evidence)
 
 
 def _shown_trees(state: State, ranked: Scorable | None, trees: Doubles | None, kept: Ints) -> Doubles | None:

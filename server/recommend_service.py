@@ -1,14 +1,24 @@
 """RecommendService: users to ranked products."""
 
-import grpc
-from vitrine.v1 import recommend_service_pb2, recommend_service_pb2_grpc
+from collections.abc import Sequence
 
+import grpc
+from vitrine.v1 import event_pb2, recommend_service_pb2, recommend_service_pb2_grpc
+
+from ranker import history
 from server import checks, conditions, pages, pipeline, replies
 from server.checks import Checks
 from server.desk import Desk
+from server.faults import ViolationError
 from server.hits import explained
 from server.pipeline import Ask
 from server.state import State
+
+# What a history remembers of a product.
+_EXCLUDED = {
+    getattr(event_pb2.Event, kind): getattr(history, kind)
+    for kind in ("VIEW", "CLICK", "ADD_TO_CART", "PURCHASE", "RATING")
+}
 
 
 class RecommendService(recommend_service_pb2_grpc.RecommendServiceServicer):  # type: ignore[misc]
@@ -49,9 +59,19 @@ def _ask(request: recommend_service_pb2.RecommendRequest, state: State) -> Ask:
         user=faults.run(checks.identifier, request.user_id, "user_id", default="") or None,
         recent=faults.run(checks.recent, request.recent_product_ids, default=[]),
         condition=faults.run(conditions.condition, request, state.columns, default=None),
+        excluded=faults.run(_excluded, request.exclude, default=frozenset()),
         explain=explained(request),
         offset=faults.run(pages.offset_of, request, default=0),
         size=faults.run(checks.page_size, request.page_size, default=0),
     )
     faults.done()
     return ask
+
+
+def _excluded(types: Sequence[int]) -> frozenset[int]:
+    """The kinds of engagement whose products are left out. Raises `ViolationError`."""
+    for place, each in enumerate(types):
+        if each not in _EXCLUDED:
+            names = ", ".join(event_pb2.Event.Type.Name(known) for known in _EXCLUDED)
+            raise ViolationError(f"exclude[{place}]", f"cannot be excluded; {names} can")
+    return frozenset(_EXCLUDED[each] for each in types)

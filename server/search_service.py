@@ -3,7 +3,7 @@
 import grpc
 from vitrine.v1 import search_service_pb2, search_service_pb2_grpc
 
-from server import checks, conditions, pages, pipeline, replies
+from server import checks, conditions, facets, pages, pipeline, replies
 from server.checks import Checks
 from server.desk import Desk
 from server.faults import NotFoundError, ViolationError
@@ -26,7 +26,8 @@ class SearchService(search_service_pb2_grpc.SearchServiceServicer):  # type: ign
         ask = _search_ask(request, state)._replace(deadline=checks.deadline(context))
         answer = await self._desk.answer(pipeline.search, state, ask)
         told = await self._desk.explain(answer, ask.deadline)
-        return replies.ranked(request, ask.offset, answer, search_service_pb2.SearchResponse, told)
+        response = search_service_pb2.SearchResponse
+        return replies.ranked(request, ask.offset, answer, response, told, facets=facets.told(answer.facets))
 
     async def Similar(  # noqa: N802
         self, request: search_service_pb2.SimilarRequest, context: grpc.aio.ServicerContext
@@ -58,6 +59,7 @@ def _search_ask(request: search_service_pb2.SearchRequest, state: State) -> Ask:
         user=faults.run(checks.identifier, request.user_id, "user_id", default="") or None,
         recent=faults.run(checks.recent, request.recent_product_ids, default=[]),
         condition=faults.run(conditions.condition, request, state.columns, default=None),
+        counted=faults.run(facets.asked, request.facets, state.columns, default=[]),
         explain=explained(request),
         offset=faults.run(pages.offset_of, request, default=0),
         size=faults.run(checks.page_size, request.page_size, default=0),

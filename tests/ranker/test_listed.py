@@ -72,7 +72,7 @@ def nearest(vectors: Floats, vector: Floats, listed: Mask) -> list[int]:
 def test_a_few_that_are_gone_are_left_out_without_a_second_search(titles: Watched, vectors: Floats) -> None:
     near = nearest(vectors, vectors[7], without([]))
     listed = without(near[:4])
-    [found] = recall.for_vectors(titles, [vectors[7]], K, [None], "dense", listed)
+    [found] = recall.for_vectors(titles, [vectors[7]], K, [None], "dense", [listed])
     assert found.rows.tolist() == near[4:]
     assert found.scores == pytest.approx(vectors[near[4:]] @ vectors[7], abs=1e-6)
     assert titles.searches == [[None]]
@@ -83,7 +83,7 @@ def test_who_loses_much_is_searched_for_again(titles: Watched, vectors: Floats) 
     listed = without(nearest(vectors, vectors[7], without([]))[:5])
     own = listed & (np.arange(ROWS) % 2 == 0)
     asked = [vectors[7], -vectors[7], vectors[7]]
-    hit, spared, masked = recall.for_vectors(titles, asked, K, [None, None, own], "dense", listed)
+    hit, spared, masked = recall.for_vectors(titles, asked, K, [None, None, own], "dense", [listed] * 3)
     assert hit.rows.tolist() == nearest(vectors, vectors[7], listed)
     assert spared.rows.tolist() == nearest(vectors, -vectors[7], listed)
     assert masked.rows.tolist() == nearest(vectors, vectors[7], own)
@@ -92,7 +92,7 @@ def test_who_loses_much_is_searched_for_again(titles: Watched, vectors: Floats) 
 
 
 def test_nothing_is_found_where_nothing_is_listed(titles: Watched, vectors: Floats) -> None:
-    [found] = recall.for_vectors(titles, [vectors[7]], K, [None], "dense", np.zeros(ROWS, bool))
+    [found] = recall.for_vectors(titles, [vectors[7]], K, [None], "dense", [np.zeros(ROWS, bool)])
     assert len(found.rows) == len(found.scores) == 0
 
 
@@ -104,7 +104,7 @@ def test_every_channel_proposes_what_is_listed_and_fills_its_list(
     history = History(tuple(range(60)), (CLICK,) * 60, tuple(map(float, range(60))))
     user = Context(NOW, history, user_vector=vectors[3])
     query = Context(NOW, EMPTY, "boot", "boot", vectors[5])
-    drawn = retrieval.recall_each([user, query], behaviour, [None, None], listed)
+    drawn = retrieval.recall_each([user, query], behaviour, [None, None], [listed, listed])
     masked = retrieval.recall_each([user, query], behaviour, [listed, listed])
     for found, under in zip(drawn, masked, strict=True):
         assert listed[found.rows].all()
@@ -120,7 +120,7 @@ def test_every_channel_proposes_what_is_listed_and_fills_its_list(
 def test_without_deletions_all_is_as_it_was(retrieval: Retrieval, behaviour: Behaviour, vectors: Floats) -> None:
     context = Context(NOW, EMPTY, "boot", "boot", vectors[5])
     [plain] = retrieval.recall_each([context], behaviour, [None])
-    [listed] = retrieval.recall_each([context], behaviour, [None], None)
+    [listed] = retrieval.recall_each([context], behaviour, [None], [None])
     assert plain.rows.tolist() == listed.rows.tolist()
     assert retrieval.titles.searches == [[None], [None]]  # type: ignore[attr-defined]
 

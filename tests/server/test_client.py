@@ -10,7 +10,7 @@ from typer.testing import CliRunner, Result
 
 from indexer.canonical import Dump
 from indexer.sample.shop import make_shop
-from server import client
+from server import answers, client
 from server.cli import app
 from server.client import ServerError
 
@@ -116,7 +116,7 @@ def test_brackets_in_titles_are_titles(monkeypatch: pytest.MonkeyPatch, server: 
     response.hits[0].product.title = title
     console = Console(markup=client.out._markup, emoji=client.out._emoji, width=200, record=True)
     monkeypatch.setattr(client, "out", console)
-    client.print_hits(response, "search “[/x]”", 0.1)
+    answers.show(client.out, response, "search “[/x]”", 0.1)
     assert title in console.export_text()
 
 

@@ -1,6 +1,13 @@
 """Recommend over a socket."""
 
-from harness import Fallback, RecommendRequest, Running, channels, ids
+import pytest
+from harness import Fallback, RecommendRequest, Running, channels, equals, ids, refusal
+from vitrine.v1.event_pb2 import Event
+
+from ranker.features import Context
+from ranker.history import CLICK, DISLIKE, PURCHASE, RATING, VIEW, History
+from server import pipeline
+from server.pipeline import Ask
 
 STRANGER = "nobody knows"
 
@@ -63,3 +70,68 @@ def test_a_user_vector_stands_in_for_the_history(server: Running) -> None:
 def test_other_products_for_other_users(server: Running) -> None:
     users = list(server.live.state.behaviour.users)[:10]
     assert len({tuple(ids(server.recommend(RecommendRequest(user_id=user)))) for user in users}) > 5
+
+
+def engaged(server: Running, kinds: set[int]) -> dict[str, set[str]]:
+    """For some users who did all of it, the products that they did one of `kinds` with."""
+    state = server.live.state
+    found = {}
+    for user, history in state.behaviour.users.items():
+        theirs = {row for row, kind in zip(history.rows, history.kinds, strict=True) if kind in kinds}
+        if len(theirs) > 1:
+            found[user] = {state.snapshot.ids[row] for row in theirs}
+    return dict(list(found.items())[:5])
+
+
+def test_what_a_user_bought_is_left_out_where_it_is_asked_for(server: Running) -> None:
+    bought = engaged(server, {PURCHASE})
+    assert bought
+    for user, products in bought.items():
+        plain = server.recommend(RecommendRequest(user_id=user, page_size=100))
+        assert products & set(ids(plain))
+        answer = server.recommend(RecommendRequest(user_id=user, page_size=100, exclude=[Event.PURCHASE]))
+        assert not products & set(ids(answer))
+        assert len(answer.hits) == 100
+        # What was only looked at is still there.
+        assert any("HISTORY" in channels(hit) for hit in answer.hits)
+
+
+def test_excluded_under_a_filter(server: Running) -> None:
+    user, products = next(iter(engaged(server, {VIEW, CLICK}).items()))
+    ask = RecommendRequest(user_id=user, page_size=100, filter=equals("in_stock", True))
+    assert products & set(ids(server.recommend(ask)))
+    ask.exclude.extend([Event.VIEW, Event.CLICK])
+    answer = server.recommend(ask)
+    assert not products & set(ids(answer))
+    assert all(hit.product.in_stock for hit in answer.hits)
+
+
+def test_products_of_the_session_are_views(server: Running) -> None:
+    recent = server.live.state.snapshot.ids[5:8]
+    ask = RecommendRequest(recent_product_ids=recent, page_size=100)
+    assert set(recent) & set(ids(server.recommend(ask)))
+    ask.exclude.append(Event.VIEW)
+    assert not set(recent) & set(ids(server.recommend(ask)))
+
+
+def test_what_was_rated_low_was_rated() -> None:
+    context = Context(0.0, History((1, 2), (RATING, CLICK), (0.0, 1.0)), disliked=History((0,), (DISLIKE,), (0.0,)))
+    assert pipeline._left_out(Ask(excluded=frozenset({RATING})), context).tolist() == [1, 0]
+    assert pipeline._left_out(Ask(excluded=frozenset({CLICK})), context).tolist() == [2]
+
+
+def test_requests_of_one_batch_leave_out_each_its_own(server: Running) -> None:
+    state = server.live.state
+    (first, mine), (second, theirs), *_ = engaged(server, {PURCHASE}).items()
+    kinds = frozenset({PURCHASE})
+    asks = [Ask(user=first, excluded=kinds, size=100), Ask(user=second, size=100), Ask(user=second, excluded=kinds)]
+    shown = [{state.snapshot.ids[row] for row in answer.hits.rows} for answer in pipeline.recommend(state, asks)]
+    assert not mine & shown[0]
+    assert theirs & shown[1]
+    assert not theirs & shown[2]
+
+
+@pytest.mark.parametrize("kind", [Event.IMPRESSION, Event.RETURN, Event.TYPE_UNSPECIFIED])
+def test_what_no_history_holds_cannot_be_excluded(server: Running, kind: int) -> None:
+    refused = refusal(server.recommend, RecommendRequest(user_id="u", exclude=[Event.CLICK, kind]))
+    assert "VIEW, CLICK, ADD_TO_CART, PURCHASE, RATING can" in refused.fields["exclude[1]"]

@@ -1,4 +1,5 @@
 from google.protobuf import field_mask_pb2 as _field_mask_pb2
+from vitrine.v1 import event_pb2 as _event_pb2
 from vitrine.v1 import filter_pb2 as _filter_pb2
 from vitrine.v1 import hit_pb2 as _hit_pb2
 from google.protobuf.internal import containers as _containers
@@ -11,7 +12,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class RecommendRequest(_message.Message):
-    __slots__ = ("user_id", "recent_product_ids", "user_vector", "filter", "page_size", "page_token", "request_id", "read_mask", "explain")
+    __slots__ = ("user_id", "recent_product_ids", "user_vector", "filter", "page_size", "page_token", "request_id", "read_mask", "explain", "exclude")
     USER_ID_FIELD_NUMBER: _ClassVar[int]
     RECENT_PRODUCT_IDS_FIELD_NUMBER: _ClassVar[int]
     USER_VECTOR_FIELD_NUMBER: _ClassVar[int]
@@ -21,6 +22,7 @@ class RecommendRequest(_message.Message):
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     READ_MASK_FIELD_NUMBER: _ClassVar[int]
     EXPLAIN_FIELD_NUMBER: _ClassVar[int]
+    EXCLUDE_FIELD_NUMBER: _ClassVar[int]
     user_id: str
     recent_product_ids: _containers.RepeatedScalarFieldContainer[str]
     user_vector: _containers.RepeatedScalarFieldContainer[float]
@@ -30,7 +32,8 @@ class RecommendRequest(_message.Message):
     request_id: str
     read_mask: _field_mask_pb2.FieldMask
     explain: bool
-    def __init__(self, user_id: _Optional[str] = ..., recent_product_ids: _Optional[_Iterable[str]] = ..., user_vector: _Optional[_Iterable[float]] = ..., filter: _Optional[_Union[_filter_pb2.Filter, _Mapping]] = ..., page_size: _Optional[int] = ..., page_token: _Optional[str] = ..., request_id: _Optional[str] = ..., read_mask: _Optional[_Union[_field_mask_pb2.FieldMask, _Mapping]] = ..., explain: bool = ...) -> None: ...
+    exclude: _containers.RepeatedScalarFieldContainer[_event_pb2.Event.Type]
+    def __init__(self, user_id: _Optional[str] = ..., recent_product_ids: _Optional[_Iterable[str]] = ..., user_vector: _Optional[_Iterable[float]] = ..., filter: _Optional[_Union[_filter_pb2.Filter, _Mapping]] = ..., page_size: _Optional[int] = ..., page_token: _Optional[str] = ..., request_id: _Optional[str] = ..., read_mask: _Optional[_Union[_field_mask_pb2.FieldMask, _Mapping]] = ..., explain: bool = ..., exclude: _Optional[_Iterable[_Union[_event_pb2.Event.Type, str]]] = ...) -> None: ...
 
 class RecommendResponse(_message.Message):
     __slots__ = ("hits", "next_page_token", "info", "fallback", "unknown_product_ids")

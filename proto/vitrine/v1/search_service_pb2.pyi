@@ -1,4 +1,5 @@
 from google.protobuf import field_mask_pb2 as _field_mask_pb2
+from vitrine.v1 import facet_pb2 as _facet_pb2
 from vitrine.v1 import filter_pb2 as _filter_pb2
 from vitrine.v1 import hit_pb2 as _hit_pb2
 from google.protobuf.internal import containers as _containers
@@ -10,7 +11,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class SearchRequest(_message.Message):
-    __slots__ = ("query", "query_vector", "user_id", "recent_product_ids", "filter", "page_size", "page_token", "request_id", "read_mask", "explain")
+    __slots__ = ("query", "query_vector", "user_id", "recent_product_ids", "filter", "page_size", "page_token", "request_id", "read_mask", "explain", "facets")
     QUERY_FIELD_NUMBER: _ClassVar[int]
     QUERY_VECTOR_FIELD_NUMBER: _ClassVar[int]
     USER_ID_FIELD_NUMBER: _ClassVar[int]
@@ -21,6 +22,7 @@ class SearchRequest(_message.Message):
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     READ_MASK_FIELD_NUMBER: _ClassVar[int]
     EXPLAIN_FIELD_NUMBER: _ClassVar[int]
+    FACETS_FIELD_NUMBER: _ClassVar[int]
     query: str
     query_vector: QueryVector
     user_id: str
@@ -31,7 +33,8 @@ class SearchRequest(_message.Message):
     request_id: str
     read_mask: _field_mask_pb2.FieldMask
     explain: bool
-    def __init__(self, query: _Optional[str] = ..., query_vector: _Optional[_Union[QueryVector, _Mapping]] = ..., user_id: _Optional[str] = ..., recent_product_ids: _Optional[_Iterable[str]] = ..., filter: _Optional[_Union[_filter_pb2.Filter, _Mapping]] = ..., page_size: _Optional[int] = ..., page_token: _Optional[str] = ..., request_id: _Optional[str] = ..., read_mask: _Optional[_Union[_field_mask_pb2.FieldMask, _Mapping]] = ..., explain: bool = ...) -> None: ...
+    facets: _containers.RepeatedCompositeFieldContainer[_facet_pb2.FacetSpec]
+    def __init__(self, query: _Optional[str] = ..., query_vector: _Optional[_Union[QueryVector, _Mapping]] = ..., user_id: _Optional[str] = ..., recent_product_ids: _Optional[_Iterable[str]] = ..., filter: _Optional[_Union[_filter_pb2.Filter, _Mapping]] = ..., page_size: _Optional[int] = ..., page_token: _Optional[str] = ..., request_id: _Optional[str] = ..., read_mask: _Optional[_Union[_field_mask_pb2.FieldMask, _Mapping]] = ..., explain: bool = ..., facets: _Optional[_Iterable[_Union[_facet_pb2.FacetSpec, _Mapping]]] = ...) -> None: ...
 
 class QueryVector(_message.Message):
     __slots__ = ("values",)
@@ -40,14 +43,16 @@ class QueryVector(_message.Message):
     def __init__(self, values: _Optional[_Iterable[float]] = ...) -> None: ...
 
 class SearchResponse(_message.Message):
-    __slots__ = ("hits", "next_page_token", "info")
+    __slots__ = ("hits", "next_page_token", "info", "facets")
     HITS_FIELD_NUMBER: _ClassVar[int]
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
     INFO_FIELD_NUMBER: _ClassVar[int]
+    FACETS_FIELD_NUMBER: _ClassVar[int]
     hits: _containers.RepeatedCompositeFieldContainer[_hit_pb2.Hit]
     next_page_token: str
     info: _hit_pb2.AnswerInfo
-    def __init__(self, hits: _Optional[_Iterable[_Union[_hit_pb2.Hit, _Mapping]]] = ..., next_page_token: _Optional[str] = ..., info: _Optional[_Union[_hit_pb2.AnswerInfo, _Mapping]] = ...) -> None: ...
+    facets: _containers.RepeatedCompositeFieldContainer[_facet_pb2.Facet]
+    def __init__(self, hits: _Optional[_Iterable[_Union[_hit_pb2.Hit, _Mapping]]] = ..., next_page_token: _Optional[str] = ..., info: _Optional[_Union[_hit_pb2.AnswerInfo, _Mapping]] = ..., facets: _Optional[_Iterable[_Union[_facet_pb2.Facet, _Mapping]]] = ...) -> None: ...
 
 class SimilarRequest(_message.Message):
     __slots__ = ("product_id", "filter", "page_size", "page_token", "request_id", "read_mask")
