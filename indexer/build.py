@@ -21,7 +21,7 @@ from indexer.pieces import pieces
 from indexer.query_table import QueryEncoder
 from indexer.readers import Catalogue, read_catalogue
 from indexer.rendered import write_rendered
-from indexer.snapshot import LEXICAL, PRODUCTS, TOKEN_OFFSETS, TOKENS, VECTORS, open_latest
+from indexer.snapshot import LEXICAL, PRODUCTS, TOKEN_OFFSETS, TOKENS, VECTORS, IndexSnapshot, open_latest
 from indexer.store import Store
 from indexer.text import token_hashes
 from indexer.tuning import filled
@@ -34,27 +34,30 @@ _BLOCK = 10_000
 Progress = Callable[[str, int, int], None]
 
 
-def build_index(store: Store, config: IndexerConfig, encoder: Encoder, progress: Progress) -> str:
+def build_index(
+    store: Store, config: IndexerConfig, encoder: Encoder, progress: Progress, like: IndexSnapshot | None = None
+) -> str:
     """Build and publish an index of the configured catalogue; returns its id. The live index is not touched.
 
-    A second build after a kill embeds only what the first had not. Raises `InputError` where the catalogue is unusable.
+    One that is to be `like` another, which `encoder` made too, takes its table for queries as it is. A second build
+    after a kill embeds only what the first had not. Raises `InputError` where the catalogue is unusable.
     """
     started = time.perf_counter()
     # Before it is read: what is written meanwhile is not in the index.
     modified = _modified(config.catalogue)
     catalogue = read_catalogue(config.catalogue, config.columns)
-    _check_rejects(store, catalogue, config)
+    check_rejects(store, catalogue, config)
     # Shuffled rows make the last ones a fair sample to hold out, and give the index no order to depend on.
     catalogue = catalogue._replace(products=catalogue.products.sample(fraction=1.0, shuffle=True, seed=0))
     titles, texts = catalogue.products["title"], _texts(catalogue.products, config)
     cache = EmbeddingCache(store.root / "work" / f"embeddings-{encoder.fingerprint}")
-    _offer_last_index(store, config, encoder, cache)
+    _offer_indexes(store, config, encoder, cache, like)
     embedded = cache.fill(titles, encoder, lambda n: progress("embed", n, len(titles)))
     counts = {"products": len(titles), "rejected": len(catalogue.rejects), "embedded": embedded}
 
     def fill(folder: Path) -> Mapping[str, Any]:
         LexicalIndex.build(texts).save(folder / LEXICAL)
-        entries = _write(folder, catalogue, encoder, cache, config, progress)
+        entries = _write(folder, catalogue, encoder, cache, config, progress, like)
         return {
             "encoder": _told(encoder),
             "dimensions": encoder.dimensions,
@@ -81,7 +84,8 @@ def _told(encoder: Encoder) -> dict[str, Any]:
     return told | {name: dict(value) for name, value in rest.items() if value is not None}
 
 
-def _check_rejects(store: Store, catalogue: Catalogue, config: IndexerConfig) -> None:
+def check_rejects(store: Store, catalogue: Catalogue, config: IndexerConfig) -> None:
+    """Write the rejected rows down. Raises `InputError` where they are too many, or nothing else is there."""
     rows = len(catalogue.products) + len(catalogue.rejects)
     path = store.root / REJECTS
     store.root.mkdir(parents=True, exist_ok=True)
@@ -113,15 +117,19 @@ def _write_rejects(path: Path, catalogue: Catalogue) -> None:
     path.write_text("".join(lines), encoding="utf-8")
 
 
-def _offer_last_index(store: Store, config: IndexerConfig, encoder: Encoder, cache: EmbeddingCache) -> None:
+def _offer_indexes(
+    store: Store, config: IndexerConfig, encoder: Encoder, cache: EmbeddingCache, like: IndexSnapshot | None
+) -> None:
+    """Offer the vectors of the newest index, and of the one to be like: the newest may be of another encoder."""
     try:
         # Its vectors are read and not searched: they need not be copied to a card.
         last = open_latest(store, config.model_copy(update={"device": "cpu"}))
     except SnapshotError:
-        return
-    # A damaged vector must not be handed on from index to index.
-    if last.encoder_fingerprint == encoder.fingerprint and not store.verify("indexes", last.id):
-        cache.offer(pl.Series(last.products.column("title")), last.vectors)
+        last = None
+    for index in {each.id: each for each in (last, like) if each is not None}.values():
+        # A damaged vector must not be handed on from index to index.
+        if index.encoder_fingerprint == encoder.fingerprint and not store.verify("indexes", index.id):
+            cache.offer(pl.Series(index.products.column("title")), index.vectors)
 
 
 def _write(
@@ -131,6 +139,7 @@ def _write(
     cache: EmbeddingCache,
     config: IndexerConfig,
     progress: Progress,
+    like: IndexSnapshot | None,
 ) -> dict[str, Any]:
     """Write every file of the snapshot; returns the manifest's entries on the index and on its table for queries."""
     products, titles = catalogue.products, catalogue.products["title"]
@@ -145,7 +154,7 @@ def _write(
     # What was written stays in memory as long as it is mapped.
     del written
     vectors = mapped(folder / VECTORS)
-    queries, entries = _query_encoder(folder, encoder, titles, vectors, config, progress)
+    queries, entries = _query_encoder(folder, encoder, titles, vectors, config, progress, like)
     progress("index", 0, len(titles))
     kind = chosen_kind(config, *vectors.shape)
     # What is asked is shorter than a title, and its neighbours are harder to find.
@@ -156,15 +165,32 @@ def _write(
 
 
 def _query_encoder(
-    folder: Path, encoder: Encoder, titles: pl.Series, vectors: Floats, config: IndexerConfig, progress: Progress
+    folder: Path,
+    encoder: Encoder,
+    titles: pl.Series,
+    vectors: Floats,
+    config: IndexerConfig,
+    progress: Progress,
+    like: IndexSnapshot | None,
 ) -> tuple[QueryEncoder, dict[str, Any]]:
     """What will embed queries, and the manifest's entry on it where it was distilled."""
+    if like is not None:
+        return _same_query_encoder(folder, encoder, like)
     if config.query_encoder == "full":
         return QueryEncoder(encoder, None), {}
     table, entry = distilled(encoder, titles.to_list(), vectors, lambda done, of: progress("distil", done, of))
     if table:
         table.save(folder)
     return QueryEncoder(encoder, table), {"queries": entry}
+
+
+def _same_query_encoder(folder: Path, encoder: Encoder, like: IndexSnapshot) -> tuple[QueryEncoder, dict[str, Any]]:
+    """What embeds the queries of `like`: its table, whose entry names the index that it was fitted for, or none."""
+    table = like.query_table
+    if table:
+        table.save(folder)
+    entry = like.manifest.get("queries")
+    return QueryEncoder(encoder, table), {} if entry is None else {"queries": {"fitted_for": like.id} | entry}
 
 
 def _write_tokens(folder: Path, titles: pl.Series) -> None:

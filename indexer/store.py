@@ -18,6 +18,8 @@ from indexer.errors import LockedError, SnapshotError
 FORMAT = "vitrine-snapshot"
 FORMAT_VERSION = 1
 _ASIDE = ".aside-"
+# What publishing adds to a manifest.
+_ADDED = ("format", "format_version", "kind", "id", "created", "files")
 
 Kind = Literal["encoders", "indexes", "models"]
 
@@ -85,6 +87,10 @@ class Store:
             )
         return manifest
 
+    def told(self, kind: Kind, name: str) -> dict[str, Any]:
+        """What the manifest of an id says beside what publishing added to it. Raises `SnapshotError` as `manifest`."""
+        return {key: value for key, value in self.manifest(kind, name).items() if key not in _ADDED}
+
     def verify(self, kind: Kind, name: str) -> list[str]:
         """The faults found when every file of an id is read and its checksum compared; empty if it is sound."""
         folder = self.path(kind, name)
@@ -93,13 +99,22 @@ class Store:
         present = [file for file in files if (folder / file).is_file()]
         return faults + [f"{file} has changed" for file in present if checksum(folder / file) != files[file]]
 
+    def remove(self, kind: Kind, name: str) -> None:
+        """Remove an id, in one step for whoever looks; what has its files open keeps them."""
+        aside = self.root / kind / f"{_ASIDE}{name}"
+        os.rename(self.path(kind, name), aside)
+        shutil.rmtree(aside)
+
     @contextlib.contextmanager
-    def locked(self, what: str) -> Iterator[None]:
-        """Hold the lock `what`; the system frees it when the process ends, however it ends. Raises `LockedError`."""
+    def locked(self, what: str, *, wait: bool = False) -> Iterator[None]:
+        """Hold the lock `what`; the system frees it when the process ends, however it ends.
+
+        Where another run holds it: with `wait` once that has ended, else `LockedError`.
+        """
         self.root.mkdir(parents=True, exist_ok=True)
         with (self.root / f"{what}.lock").open("w") as file:
             try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
                 raise LockedError(f"Another {what} is running on {self.root}. Wait until it has ended.") from error
             yield

@@ -51,6 +51,22 @@ class Covisited(NamedTuple):
         sums = np.bincount(places, weights * (distinct[places] == found), minlength=len(distinct))
         return np.asarray(sums[where], np.float64)
 
+    def carried(self, came_from: Ints) -> "Covisited":
+        """The table of other rows, of which row i was `came_from[i]` here, -1 if it is new and has no neighbours.
+
+        Neighbours that are none of them are left out.
+        """
+        known = came_from >= 0
+        goes_to = np.full(len(self.offsets) - 1, -1, np.int64)
+        goes_to[came_from[known]] = np.flatnonzero(known)
+        starts = np.where(known, self.offsets[came_from], 0)
+        lengths = np.where(known, self.offsets[came_from + 1], 0) - starts
+        places = np.repeat(starts - np.cumsum(lengths) + lengths, lengths) + np.arange(int(lengths.sum()))
+        rows, owners = goes_to[self.rows[places]], np.repeat(np.arange(len(came_from)), lengths)
+        kept = rows >= 0
+        offsets = np.searchsorted(owners[kept], np.arange(len(came_from) + 1))
+        return Covisited(offsets, rows[kept], self.weights[places][kept])
+
     def save(self, folder: Path) -> None:
         """Write the three arrays."""
         for name, array in zip(_FILES, self, strict=True):

@@ -39,6 +39,8 @@ _RESIDUAL = "trees_residual.txt"
 _FUSION = "fusion.json"
 _SCHEMA = "schema.json"
 REPORT = "report"
+# What a ranking adds to a model. None of it knows a row: features and product vectors are handed to the members.
+RANKING = (_NETWORK, _TREES, _STACKED, _RESIDUAL, _FUSION, _SCHEMA, REPORT)
 # The fusion of a model without members.
 UNRANKED = "none"
 
@@ -162,7 +164,7 @@ def stacked_features(matrix: Floats, logits: Doubles) -> Floats:
 
 @dataclass(frozen=True)
 class Model:
-    """A MODEL of the store, opened together with the INDEX it was trained on.
+    """A MODEL of the store, opened together with the INDEX it was trained on, or carried over to.
 
     `members` is None where the log was too short to learn a ranking from: what is recalled is served in that order.
     """
@@ -204,7 +206,10 @@ def load_model(store: Store, name: str, snapshot: IndexSnapshot, config: Indexer
 
 
 def stored_report(store: Store, name: str) -> dict[str, Any] | None:
-    """The figures of a model's training; None where it has no ranking to measure."""
+    """The figures of a model's training, of a carried one those of the model it was carried from.
+
+    None where it has no ranking to measure.
+    """
     if store.manifest("models", name)["fusion"] == UNRANKED:
         return None
     report: dict[str, Any] = json.loads((store.path("models", name) / REPORT / "report.json").read_text())
@@ -245,7 +250,7 @@ def _check(manifest: Mapping[str, Any], name: str, snapshot: IndexSnapshot) -> N
         )
     if manifest["index"] != snapshot.id:
         raise SnapshotError(
-            f"Model {name} was trained on index {manifest['index']}, not on {snapshot.id}: their rows are different "
+            f"Model {name} is bound to index {manifest['index']}, not to {snapshot.id}: their rows are different "
             "products. Train on this index: `vitrine train`."
         )
 

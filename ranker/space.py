@@ -91,6 +91,12 @@ def in_space(projection: Floats, vector: Floats) -> Floats:
     return np.asarray(projected / max(float(np.linalg.norm(projected)), 1e-12), np.float32)
 
 
+def all_in_space(projection: Floats, vectors: Floats) -> Floats:
+    """Title vectors [products, title] as unit vectors [products, space]: products of which nothing was learnt."""
+    projected = np.asarray(vectors @ projection.T)
+    return np.asarray(projected / np.maximum(np.linalg.norm(projected, axis=1, keepdims=True), 1e-12), np.float32)
+
+
 def principal_projection(vectors: Floats, space: int) -> Floats:
     """The projection [space, title] on the titles' principal axes: the product space of a shop without a log."""
     sample = np.asarray(vectors[:20_000], np.float32)

@@ -28,7 +28,7 @@ from ranker.log import Request, Sources
 from ranker.model import REPORT, UNRANKED, Members, Model
 from ranker.recall import kind_of
 from ranker.report import write_report
-from ranker.space import ProductSpace, make_space, principal_projection
+from ranker.space import ProductSpace, all_in_space, make_space, principal_projection
 from ranker.stages import Prepared, Say, fit_recall, make_stages, slice_examples, with_weights
 from ranker.train_tower import fit_tower
 
@@ -250,6 +250,4 @@ def _fit_space(
         return make_space(CompiledTower.of(tower), tower.project.weight.detach().numpy(), vectors, indexing)
     say("user tower: the log is too short, the product space is the titles' principal axes")
     projection = principal_projection(snapshot.vectors, config.space)
-    projected = np.asarray(snapshot.vectors @ projection.T)
-    norms = np.maximum(np.linalg.norm(projected, axis=1, keepdims=True), 1e-12)
-    return make_space(None, projection, np.asarray(projected / norms, np.float32), indexing)
+    return make_space(None, projection, all_in_space(projection, snapshot.vectors), indexing)

@@ -26,7 +26,7 @@ from vitrine.v1 import (
     search_service_pb2_grpc,
 )
 
-from indexer.errors import SnapshotError, VitrineError
+from indexer.errors import VitrineError
 from indexer.store import Store
 from indexer.threads import pin_to_one_thread
 from server import pipeline
@@ -204,9 +204,7 @@ def settle() -> None:
 def open_live(settings: Settings) -> Live:
     """Load the live release. Raises `SnapshotError` where nothing has been promoted."""
     store = Store(settings.store)
-    release = Releases(store).current()
-    if release is None:
-        raise SnapshotError(f"{settings.store} has no live release. Make one with `vitrine rebuild`.")
+    release = Releases(store).live()
     pin_to_one_thread()
     return Live(store, settings, functools.partial(serving_encoder, store, config=settings.indexer), release)
 

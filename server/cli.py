@@ -21,6 +21,7 @@ app.command("train")(commands.train_part)
 app.command("evaluate")(commands.evaluate)
 app.add_typer(commands.release, name="release")
 app.command("rebuild")(commands.rebuild_all)
+app.command("refresh")(commands.refresh_all)
 app.command("serve")(serve)
 for name, command in client.COMMANDS.items():
     app.command(name)(command)

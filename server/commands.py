@@ -1,7 +1,8 @@
-"""The commands that make things: import, sample, index, train, evaluate, release, rebuild, config."""
+"""The commands that make things: import, sample, index, train, evaluate, release, rebuild, refresh, config."""
 
 import contextlib
 import json
+from collections.abc import Iterator
 from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
@@ -27,9 +28,14 @@ from server.encoder import fitting_encoder
 from server.options import DEFAULT, AsJson, Config
 from server.progress import Bar, Say, errors
 from server.rebuild import JobLog, read_sources, rebuild
+from server.refresh import refresh
 from server.release import Releases
 
 out = Console()
+
+Quiet = Annotated[bool, typer.Option("--quiet", help="Only the JSON log, for cron.")]
+Log = Annotated[Path | None, typer.Option(help="Append the JSON log to this file, not to standard error.")]
+Note = Annotated[str, typer.Option(help="A word for whoever reads the list of releases.")]
 
 
 class Part(StrEnum):
@@ -156,6 +162,9 @@ def evaluate(
     page = page or settings.store / "reports" / f"{name}.html"
     write_report(report, page, f"Evaluation of model {name}")
     _print_json(report) if as_json else tables.report(out, report, f"model {name}")
+    if trained := opened.manifest.get("carried_from"):
+        says = f"Model {name} was carried from {trained}; what is no longer in the catalogue counts as never asked for."
+        errors.print(says, highlight=False, soft_wrap=True, markup=False)
     errors.print(f"Report to look at: {page}", highlight=False, soft_wrap=True, markup=False)
 
 
@@ -204,13 +213,16 @@ def release_rollback(path: Config = DEFAULT) -> None:
 
 
 def rebuild_all(
-    note: Annotated[str, typer.Option(help="A word for whoever reads the list of releases.")] = "rebuild",
-    quiet: Annotated[bool, typer.Option("--quiet", help="Only the JSON log, for cron.")] = False,
-    log: Annotated[Path | None, typer.Option(help="Append the JSON log to this file, not to standard error.")] = None,
+    note: Note = "rebuild",
+    quiet: Quiet = False,
+    log: Log = None,
     tune: Annotated[bool, typer.Option("--tune", help="First tune the encoder on the log.")] = False,
     unranked: Annotated[
         bool, typer.Option("--unranked", help="Go live even if the log got too short to learn a ranking from.")
     ] = False,
+    wait: Annotated[bool, typer.Option("--wait", help="Begin when another run has ended, in place of exit code 5.")] = (
+        False
+    ),
     path: Config = DEFAULT,
 ) -> None:
     """The offline job: build, train, evaluate, release, promote. A failure at any step leaves the live release.
@@ -219,12 +231,45 @@ def rebuild_all(
     snapshot; 5 another run holds the lock; 6 the gate refused the release; 1 anything else.
     """
     settings = load_settings(path)
-    with contextlib.ExitStack() as open_things:
-        stream = None if log is None else open_things.enter_context(log.open("a", encoding="utf-8"))
-        bar = open_things.enter_context(Bar(disable=quiet))
-        made = rebuild(settings, JobLog(stream), bar.advance, Say(quiet), note, tune=tune, unranked=unranked)
+    with _job(log, quiet) as (told, bar):
+        made = rebuild(settings, told, bar.advance, Say(quiet), note, tune=tune, unranked=unranked, wait=wait)
     if not quiet:
         _show_report(Store(settings.store), made.model, f"release {made.number}")
+
+
+def refresh_all(
+    note: Note = "refresh",
+    quiet: Quiet = False,
+    log: Log = None,
+    keep: Annotated[
+        int | None, typer.Option(min=2, help="Remove what refreshes made, but for the newest so many; else all stays.")
+    ] = None,
+    path: Config = DEFAULT,
+) -> None:
+    """The short job: bring the present catalogue live with the live release's model; nothing is trained.
+
+    Does nothing where no product changed. A failure at any step leaves the live release. Writes a JSON line a step.
+    Exit codes: 0 live, or unchanged; 2 configuration; 3 input; 4 nothing is live yet, or a damaged snapshot; 5 another
+    run holds the lock; 6 the gate refused the release, or another one went live meanwhile; 1 anything else.
+    """
+    settings = load_settings(path)
+    with _job(log, quiet) as (told, bar):
+        live, found = refresh(settings, told, bar.advance, note, keep)
+    if quiet:
+        return
+    if any(found):
+        says = f"{found.new:,} products are new, {found.dropped:,} gone, {found.changed:,} changed"
+        out.print(f"Release {live.number} is live: {says}.", highlight=False)
+    else:
+        out.print(f"Release {live.number} stays live: no product has changed.", highlight=False)
+
+
+@contextlib.contextmanager
+def _job(log: Path | None, quiet: bool) -> Iterator[tuple[JobLog, Bar]]:
+    """What a job tells: its log, to a file or to standard error, and how far it is."""
+    with contextlib.ExitStack() as open_things:
+        stream = None if log is None else open_things.enter_context(log.open("a", encoding="utf-8"))
+        yield JobLog(stream), open_things.enter_context(Bar(disable=quiet))
 
 
 @config.command("show")

@@ -64,15 +64,17 @@ def rebuild(
     *,
     tune: bool = False,
     unranked: bool = False,
+    wait: bool = False,
 ) -> Release:
-    """Read the latest catalogue and log, and bring a new release live. Raises `LockedError` while another run works.
+    """Read the latest catalogue and log, and bring a new release live.
 
-    With `tune`, the encoder is first tuned on the log. Only with `unranked` may a model that a too short log left
-    without a ranking follow one that ranks; else `GateError`, and no release is made.
+    While another run works: with `wait` once it has ended, else `LockedError`. With `tune`, the encoder is first tuned
+    on the log. Only with `unranked` may a model that a too short log left without a ranking follow one that ranks;
+    else `GateError`, and no release is made.
     """
     store = Store(settings.store)
     releases = Releases(store)
-    with store.locked("rebuild"):
+    with store.locked("rebuild", wait=wait):
         sources = log.step("read log", lambda: read_sources(settings))
         if tune:
             log.step("tune encoder", lambda: tune_encoder(store, settings.ranker, settings.indexer, sources, say))
@@ -85,9 +87,15 @@ def rebuild(
         _log_figures(log, store, model)
         if not unranked:
             log.step("gate", lambda: releases.check_ranked(model))
-        release = log.step("release", lambda: releases.create(index, model, note, settings.indexer))
-        log.step("promote", lambda: releases.promote(release.number))
+        release = bring_live(log, releases, lambda: releases.create(index, model, note, settings.indexer))
         log.write("rebuild", "done", release=release.number, index=index, model=model)
+    return release
+
+
+def bring_live(log: JobLog, releases: Releases, create: Callable[[], Release]) -> Release:
+    """The last two steps: the release that `create` makes, promoted."""
+    release = log.step("release", create)
+    log.step("promote", lambda: releases.promote(release.number))
     return release
 
 

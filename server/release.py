@@ -43,11 +43,24 @@ class Releases:
         self._store = store
         self._folder = store.root / "releases"
 
-    def create(self, index: str, model: str, note: str, config: IndexerConfig) -> Release:
-        """Check that the pair loads and is good enough, and write it down. Raises `GateError` or `SnapshotError`."""
+    def create(self, index: str, model: str, note: str, config: IndexerConfig, after: Release | None = None) -> Release:
+        """Check that the pair loads and is good enough, and write it down. Raises `GateError` or `SnapshotError`.
+
+        What was made `after` a release is refused where another one is live by now.
+        """
         gate = self._gate(index, model, config)
         with self._store.locked("release"):
+            if after is not None:
+                self._check_live(after)
             return self._numbered(index, model, note, gate)
+
+    def _check_live(self, release: Release) -> None:
+        live = self.live()
+        if live != release:
+            raise GateError(
+                f"Release {live.number} went live meanwhile, where this began with release {release.number}. It stays "
+                "live; what was made is of the other one's model and is not released. Begin again."
+            )
 
     def check_ranked(self, model: str) -> None:
         """Raise `GateError` where a model without a ranking would follow a live one that ranks."""
@@ -90,6 +103,13 @@ class Releases:
             raise SnapshotError(f"{path} holds no release number but {content!r}. Mend it: `vitrine release promote`.")
         return self.get(int(content))
 
+    def live(self) -> Release:
+        """The live release. Raises `SnapshotError` before the first promotion."""
+        live = self.current()
+        if live is None:
+            raise SnapshotError(f"{self._store.root} has no live release. Make one with `vitrine rebuild`.")
+        return live
+
     def promote(self, number: int) -> Release:
         """Make a release live; servers pick it up within their `reload_seconds`."""
         release = self.get(number)
@@ -103,6 +123,10 @@ class Releases:
         if not earlier:
             raise SnapshotError("There is no earlier release to go back to.")
         return self.promote(earlier[-1].number)
+
+    def forget(self, number: int) -> None:
+        """Remove a release from the list; its index and model stay. The live one is not to be given."""
+        self._path(number).unlink()
 
     def _path(self, number: int) -> Path:
         return self._folder / f"{number:06d}.json"
@@ -120,7 +144,10 @@ class Releases:
                 "indexer.ef_construction or indexer.recall_target, or choose another indexer.index."
             )
         report = stored_report(self._store, model)
-        return {"checksums": "ok", "recall_at_100": recall, "ndcg": None if report is None else _headline(report)}
+        found = {"checksums": "ok", "recall_at_100": recall, "ndcg": None if report is None else _headline(report)}
+        trained = self._store.manifest("models", model).get("carried_from")
+        # The figure is of that one.
+        return found if trained is None else {**found, "carried_from": trained}
 
 
 def _headline(report: Mapping[str, Any]) -> float:

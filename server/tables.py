@@ -77,7 +77,9 @@ def releases(console: Console, listed: Sequence[Release], live: Release | None) 
         made = time.strftime("%Y-%m-%d %H:%M", time.localtime(release.time))
         ndcg = release.gate["ndcg"]
         figures = (f"{release.gate['recall_at_100']:.4f}", "unranked" if ndcg is None else f"{ndcg:.4f}")
-        table.add_row(mark, str(release.number), release.index, release.model, *figures, made, escape(release.note))
+        trained = release.gate.get("carried_from")
+        model = release.model if trained is None else f"{release.model}\ncarried from {trained}"
+        table.add_row(mark, str(release.number), release.index, model, *figures, made, escape(release.note))
     console.print(table)
 
 

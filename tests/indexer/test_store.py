@@ -3,6 +3,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -197,6 +198,23 @@ def test_the_lock_holds_across_processes_and_dies_with_its_holder(store: Store) 
         holder.kill()
     with store.locked("build"):
         pass
+
+
+def test_who_waits_goes_on_when_the_holder_has_ended(store: Store) -> None:
+    def wait() -> str:
+        with store.locked("build", wait=True):
+            return "held"
+
+    command = [sys.executable, "-c", HOLDER, str(store.root)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        with ThreadPoolExecutor(1) as pool:
+            waiting = pool.submit(wait)
+            with pytest.raises(TimeoutError):
+                waiting.result(0.2)
+            holder.kill()
+            assert waiting.result(10) == "held"
 
 
 def test_replacing_a_text_is_one_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

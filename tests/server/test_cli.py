@@ -32,6 +32,7 @@ def test_the_commands_are_the_documented_ones() -> None:
         "train",
         "evaluate",
         "rebuild",
+        "refresh",
         "serve",
         "doctor",
         "search",

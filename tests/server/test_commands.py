@@ -179,6 +179,40 @@ def test_the_whole_job_and_its_log(run: Run, tmp_path: Path) -> None:
     assert sum(line.startswith("{") and bool(json.loads(line)) for line in loud.stderr.splitlines()) == len(steps)
 
 
+def test_a_refresh_brings_the_catalogue_live_and_says_so(run: Run, trained: Trained, tmp_path: Path) -> None:
+    stays = run("refresh")
+    assert (stays.exit_code, stays.stdout) == (0, "Release 1 stays live: no product has changed.\n")
+    config, catalogue = tmp_path / "vitrine.toml", tmp_path / "products.parquet"
+    config.write_text(config.read_text().replace(str(trained.settings.indexer.catalogue), str(catalogue)))
+    products = trained.dump.products
+    products[2:].with_columns(price=pl.col("price").round(1)).write_parquet(catalogue)
+    told = run("refresh", "--note", "noon")
+    assert told.exit_code == 0, told.exception
+    assert "Release 2 is live: 0 products are new, 2 gone, " in told.stdout
+    steps = [line for line in told.stderr.splitlines() if line.startswith("{")]
+    assert json.loads(steps[-1])["dropped"] == 2
+    listed = run("release", "list").output
+    assert "noon" in listed
+    assert f"carried from {trained.release.model}" in listed
+    figures = [r["gate"]["ndcg"] for r in json.loads(run("release", "list", "--json").output)["releases"]]
+    assert figures[0] == figures[1]
+    quiet = run("refresh", "--quiet", "--log", str(tmp_path / "job.jsonl"))
+    assert (quiet.exit_code, quiet.output) == (0, "")
+    assert json.loads((tmp_path / "job.jsonl").read_text().splitlines()[-1])["state"] == "unchanged"
+
+
+def test_a_carried_model_is_evaluated_as_what_it_is(run: Run, trained: Trained, tmp_path: Path) -> None:
+    config, catalogue = tmp_path / "vitrine.toml", tmp_path / "products.parquet"
+    first = json.loads(run("evaluate", "--json").stdout)
+    config.write_text(config.read_text().replace(str(trained.settings.indexer.catalogue), str(catalogue)))
+    trained.dump.products.with_columns(shelf=pl.lit("A")).write_parquet(catalogue)
+    assert run("refresh", "--quiet").exit_code == 0
+    again = run("evaluate", "--json")
+    assert f"was carried from {trained.release.model}" in again.stderr
+    # A column that no feature reads: the figures of the trained model.
+    assert json.loads(again.stdout) == first
+
+
 def test_without_a_log_the_commands_say_what_is_missing(run: Run, trained: Trained, tmp_path: Path) -> None:
     path = tmp_path / "vitrine.toml"
     path.write_text(path.read_text().replace(f'events = "{trained.settings.ranker.events}"\n', ""))
@@ -205,7 +239,13 @@ def test_without_a_log_the_commands_say_what_is_missing(run: Run, trained: Train
 
 def test_two_jobs_exclude_each_other(run: Run, trained: Trained, tmp_path: Path) -> None:
     with trained.store.__class__(tmp_path / "store").locked("rebuild"):
-        for words in (("rebuild", "--quiet"), ("train",), ("train", "encoder"), ("index", "build")):
+        for words in (
+            ("rebuild", "--quiet"),
+            ("refresh", "--quiet"),
+            ("train",),
+            ("train", "encoder"),
+            ("index", "build"),
+        ):
             result = run(*words)
             assert isinstance(result.exception, LockedError)
             assert result.exception.exit_code == 5

@@ -145,7 +145,7 @@ def test_a_recall_too_low_does_not_pass_the_gate(releases: Releases, mine: Train
 def test_a_pair_that_does_not_belong_together_is_refused(releases: Releases, mine: Trained) -> None:
     path = mine.store.path("models", mine.release.model) / "manifest.json"
     write_json(path, json.loads(path.read_text()) | {"index": "another"})
-    with pytest.raises(SnapshotError, match="trained on index another"):
+    with pytest.raises(SnapshotError, match="bound to index another"):
         create(releases, mine)
     with pytest.raises(SnapshotError, match="cannot be read"):
         releases.create("no such", mine.release.model, "", mine.settings.indexer)

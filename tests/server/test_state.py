@@ -68,7 +68,7 @@ def test_an_encoder_that_is_not_the_indexs_is_refused(trained: Trained) -> None:
             {"fingerprint": "fedcba", "features": ["unheard_of", *features.NAMES]},
             f"schema fedcba.*{features.fingerprint()}.*unheard_of",
         ),
-        ("manifest.json", {"index": "another"}, "trained on index another"),
+        ("manifest.json", {"index": "another"}, "bound to index another"),
         ("manifest.json", {"format_version": 2}, "newer than version 1"),
     ],
 )
