@@ -102,10 +102,10 @@ class Live:
         # First: an erased user's events that are still there came after.
         if news.erased:
             state.behaviour.forget(lambda user: news.erased.moment(user) is not None)
-        if len(news.events):
-            state.fold(news.events)
         if news.changes:
             state.assortment.apply(news.changes)
+        if len(news.events):
+            state.fold(news.events)
         return news.position
 
     def _load(self, release: Release, at_hand: Encoder | None) -> tuple[State, Position]:
