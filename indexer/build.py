@@ -44,7 +44,7 @@ def build_index(
     """
     started = time.perf_counter()
     # Before it is read: what is written meanwhile is not in the index.
-    modified = _modified(config.catalogue)
+    file_time = modified(config.catalogue)
     catalogue = read_catalogue(config.catalogue, config.columns)
     check_rejects(store, catalogue, config)
     # Shuffled rows make the last ones a fair sample to hold out, and give the index no order to depend on.
@@ -62,7 +62,7 @@ def build_index(
             "encoder": _told(encoder),
             "dimensions": encoder.dimensions,
             "counts": counts,
-            "catalogue": {"modified": modified},
+            "catalogue": {"modified": file_time},
             **entries,
             "seconds": round(time.perf_counter() - started, 2),
         }
@@ -72,7 +72,7 @@ def build_index(
     return name
 
 
-def _modified(path: Path) -> float | None:
+def modified(path: Path) -> float | None:
     """When a file was last modified, in Unix seconds; None where there is none, which is for its reader to tell."""
     return path.stat().st_mtime if path.is_file() else None
 

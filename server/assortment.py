@@ -50,7 +50,7 @@ class Assortment:
     """
 
     def __init__(self, snapshot: IndexSnapshot, table: ProductTable) -> None:
-        self.since = _modified(snapshot.manifest)
+        self.since = catalogue_moment(snapshot.manifest)
         self._row_of = snapshot.row_of
         self._built = Offer(snapshot.products, table, snapshot.rendered)
         self.offer = self._built
@@ -78,7 +78,7 @@ class Assortment:
         self.offer = offer
 
 
-def _modified(manifest: Mapping[str, Any]) -> int:
+def catalogue_moment(manifest: Mapping[str, Any]) -> int:
     """When the catalogue file of an index was last modified, in Unix microseconds; NEVER where it does not say."""
     seconds = manifest.get("catalogue", {}).get("modified")
     return NEVER if seconds is None else max(round(seconds * 1e6), NEVER)

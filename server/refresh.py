@@ -4,12 +4,14 @@ from typing import cast
 
 import polars as pl
 
-from indexer.build import Progress, build_index, check_rejects
-from indexer.changes import Changes, changes
+from indexer.build import Progress, build_index, check_rejects, modified
+from indexer.difference import Difference, difference
 from indexer.readers import read_catalogue
 from indexer.snapshot import IndexSnapshot
 from indexer.store import Store
 from ranker.carry import carry
+from ranker.journal import FILE, Journal
+from server.assortment import catalogue_moment
 from server.config import Settings
 from server.encoder import fitting_encoder
 from server.rebuild import JobLog, bring_live
@@ -18,7 +20,7 @@ from server.release import Release, Releases
 
 def refresh(
     settings: Settings, log: JobLog, progress: Progress, note: str, keep: int | None = None
-) -> tuple[Release, Changes]:
+) -> tuple[Release, Difference]:
     """Bring the present catalogue live, trained as the live release is; returns the live release and what changed.
 
     Where nothing did, nothing is done. Of the releases that refreshes made the newest `keep` stay in the store, or all.
@@ -30,7 +32,7 @@ def refresh(
     with store.locked("rebuild"):
         live = releases.live()
         was = log.step("open live index", lambda: _live_index(store, live, settings))
-        found = log.step("compare", lambda: _changes(store, was, settings))
+        found = log.step("compare", lambda: _difference(store, was, settings))
         if not any(found):
             log.write("refresh", "unchanged", release=live.number)
             return live, found
@@ -72,7 +74,21 @@ def _live_index(store: Store, live: Release, settings: Settings) -> IndexSnapsho
     return IndexSnapshot(store, live.index, settings.indexer.model_copy(update={"device": "cpu"}))
 
 
-def _changes(store: Store, was: IndexSnapshot, settings: Settings) -> Changes:
+def _difference(store: Store, was: IndexSnapshot, settings: Settings) -> Difference:
+    """What differs from the live index. So does a product of which the file knows better by now than the journal."""
+    file_time = modified(settings.indexer.catalogue)
     catalogue = read_catalogue(settings.indexer.catalogue, settings.indexer.columns)
     check_rejects(store, catalogue, settings.indexer)
-    return changes(cast(pl.DataFrame, pl.from_arrow(was.products)), catalogue.products)
+    found = difference(cast(pl.DataFrame, pl.from_arrow(was.products)), catalogue.products)
+    return found if any(found) else found._replace(changed=_overtaken(store, was, file_time))
+
+
+def _overtaken(store: Store, was: IndexSnapshot, file_time: float | None) -> int:
+    """How many products have a live change that holds on the live index, and is older than the catalogue file."""
+    if file_time is None or not (store.root / FILE).exists():
+        return 0
+    journal, since = Journal(store.root / FILE), catalogue_moment(was.manifest)
+    changes = [change for change in journal.changes(since) if change.product_id in was.row_of]
+    journal.close()
+    moments = [(change.price_time, change.stock_time, change.deleted_time) for change in changes]
+    return sum(any(since < moment <= file_time * 1e6 for moment in each) for each in moments)

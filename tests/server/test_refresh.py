@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -25,12 +26,15 @@ from harness import (
 from vitrine.v1 import catalog_service_pb2, event_pb2, event_service_pb2
 
 from indexer import tuned
-from indexer.changes import Changes
+from indexer.difference import Difference
 from indexer.errors import InputError, LockedError, SnapshotError
 from indexer.sample.shop import make_shop
 from indexer.snapshot import IndexSnapshot
 from indexer.store import Store
+from ranker.changes import Change
+from ranker.journal import Journal
 from server import refresh as job
+from server.assortment import Assortment
 from server.rebuild import JobLog
 from server.release import GateError, Release, Releases
 
@@ -66,7 +70,7 @@ class Shop(NamedTuple):
         self.stock(pl.concat([products[1:].with_columns(price=price), new]))
         return gone, dear, "new"
 
-    def refresh(self, stream: io.StringIO | None = None, keep: int | None = None) -> tuple[Release, Changes]:
+    def refresh(self, stream: io.StringIO | None = None, keep: int | None = None) -> tuple[Release, Difference]:
         return job.refresh(self.made.settings, JobLog(stream or io.StringIO()), lambda *_: None, "again", keep)
 
     @property
@@ -325,3 +329,29 @@ def test_what_a_refused_refresh_left_over_is_removed_by_the_next(shop: Shop, mon
     live, _ = shop.refresh(keep=2)
     assert store.ids("models") == [shop.made.release.model, live.model]
     assert store.ids("indexes") == [shop.made.release.index, live.index]
+
+
+def touch(shop: Shop, moment: float) -> None:
+    os.utime(shop.made.settings.indexer.catalogue, (moment, moment))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"price": 4_321.0, "price_time": 200}, {"in_stock": False, "stock_time": 200}, {"deleted_time": 200}],
+    ids=["price", "stock", "deletion"],
+)
+def test_a_file_that_reads_as_before_overtakes_what_was_changed_before_it(shop: Shop, change: dict[str, Any]) -> None:
+    """Else a product that was deleted by mistake could be listed again by no export."""
+    made = Store(shop.made.settings.store).manifest("indexes", shop.live.index)["catalogue"]["modified"]
+    times = {name: round((made + value) * 1e6) if name.endswith("time") else value for name, value in change.items()}
+    journal = Journal(shop.made.settings.store / "journal.sqlite")
+    journal.change([Change(product, **times) for product in (shop.products["product_id"][3], "never heard of")])
+    journal.close()
+    touch(shop, made + 100)
+    assert shop.refresh() == (shop.live, (0, 0, 0))
+    touch(shop, made + 300)
+    live, found = shop.refresh()
+    assert (live.number, found) == (2, (0, 0, 1))
+    assert Assortment(snapshot(shop, live), cast(Any, None)).since > times[next(n for n in times if n.endswith("time"))]
+    touch(shop, made + 400)
+    assert shop.refresh() == (live, (0, 0, 0))

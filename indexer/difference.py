@@ -7,7 +7,7 @@ import polars as pl
 _ID = "product_id"
 
 
-class Changes(NamedTuple):
+class Difference(NamedTuple):
     """Products that came, that went, and that stayed with another value in some column."""
 
     new: int
@@ -15,11 +15,11 @@ class Changes(NamedTuple):
     changed: int
 
 
-def changes(before: pl.DataFrame, after: pl.DataFrame) -> Changes:
+def difference(before: pl.DataFrame, after: pl.DataFrame) -> Difference:
     """From canonical products to later ones, whatever their order. A column more or less changes every product."""
     stayed = after.join(before, on=_ID, how="semi").sort(_ID)
     were = before.join(after, on=_ID, how="semi").sort(_ID)
-    return Changes(len(after) - len(stayed), len(before) - len(stayed), _changed(were, stayed))
+    return Difference(len(after) - len(stayed), len(before) - len(stayed), _changed(were, stayed))
 
 
 def _changed(were: pl.DataFrame, stayed: pl.DataFrame) -> int:

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 
 from indexer.canonical import PRODUCTS, conform
-from indexer.changes import changes
+from indexer.difference import difference
 
 
 def products(*rows: dict[str, Any]) -> pl.DataFrame:
@@ -20,7 +20,7 @@ BEFORE = ({"id": "a", "price": 1.0}, {"id": "b", "price": None}, {"id": "c", "in
 
 
 def test_the_order_of_rows_is_no_change() -> None:
-    assert changes(products(*BEFORE), products(*BEFORE[::-1])) == (0, 0, 0)
+    assert difference(products(*BEFORE), products(*BEFORE[::-1])) == (0, 0, 0)
 
 
 @pytest.mark.parametrize(
@@ -36,12 +36,12 @@ def test_the_order_of_rows_is_no_change() -> None:
     ],
 )
 def test_what_came_went_and_changed(after: tuple[dict[str, Any], ...], expected: tuple[int, ...]) -> None:
-    assert changes(products(*BEFORE), products(*after)) == expected
+    assert difference(products(*BEFORE), products(*after)) == expected
 
 
 def test_another_column_changes_every_product() -> None:
     wider = products(*BEFORE).with_columns(colour=pl.lit(None, pl.String))
-    assert changes(products(*BEFORE), wider) == changes(wider, products(*BEFORE)) == (0, 0, 3)
+    assert difference(products(*BEFORE), wider) == difference(wider, products(*BEFORE)) == (0, 0, 3)
 
 
 def test_an_index_holds_what_was_read(tmp_path: Path) -> None:
@@ -50,4 +50,4 @@ def test_an_index_holds_what_was_read(tmp_path: Path) -> None:
     frame.write_ipc(tmp_path / "products.arrow", compat_level=pl.CompatLevel.oldest())
     with pa.memory_map(str(tmp_path / "products.arrow")) as source:
         read = pl.from_arrow(pa.ipc.open_file(source).read_all())
-    assert changes(cast(pl.DataFrame, read), frame) == (0, 0, 0)
+    assert difference(cast(pl.DataFrame, read), frame) == (0, 0, 0)
