@@ -22,7 +22,7 @@ $vitrine status --address $address --wait 60 || { cat demo/serve.log; exit 1; }
 say "Search"
 $vitrine search "waterproof hiking boots" --address $address -n 5
 $vitrine search "防水 登山靴" --address $address -n 5
-$vitrine search "waterproof hiking boots" --max-price 80 --in-stock --address $address -n 5
+$vitrine search "waterproof hiking boots" --max-price 80 --in-stock --facet brand --facet price --address $address -n 5
 
 say "Recommend"
 user=$(.venv/bin/python -c "import polars as p; e = p.read_parquet('demo/data/events.parquet'); print(e.filter(p.col('event_type') == 'purchase')['user_id'].drop_nulls().value_counts(sort=True, name='n')['user_id'][0])")
@@ -31,5 +31,10 @@ $vitrine recommend somebody-new --address $address -n 5
 
 say "Similar"
 $vitrine similar P0000001 --address $address -n 5
+
+say "Sold out and dearer: the next answer knows"
+first=$($vitrine search "waterproof hiking boots" --json --address $address -n 1 | .venv/bin/python -c "import json, sys; print(json.load(sys.stdin)['hits'][0]['product']['id'])")
+$vitrine product set "$first" --price 999 --out-of-stock --address $address
+$vitrine search "waterproof hiking boots" --max-price 900 --in-stock --address $address -n 3
 
 say "Stopped. Data and store are in demo/; \`vitrine --help\` shows what else there is."
