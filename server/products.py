@@ -14,7 +14,7 @@ from server.client import DEFAULT_ADDRESS, Address, AsJson, Ca, Certificate, Key
 
 product = typer.Typer(help="Live changes to the products of a running server.", no_args_is_help=True)
 
-Product = Annotated[str, typer.Argument(help="The product id.")]
+Product = Annotated[str, typer.Argument(metavar="ID", help="The product id.")]
 
 
 @product.command("set")
