@@ -1,4 +1,4 @@
-"""The contract's filters to the domain's, checked against the catalogue's columns."""
+"""The contract's filters and diversity to the domain's, checked against the catalogue's columns."""
 
 import math
 from collections.abc import Mapping
@@ -6,6 +6,7 @@ from typing import Any
 
 from vitrine.v1 import filter_pb2
 
+from server.diversity import Diversity
 from server.faults import ViolationError
 from server.filters import All, AnyOf, Equals, Filter, In, Not, Range, Scalar
 
@@ -18,6 +19,24 @@ def condition(request: Any, columns: Mapping[str, str]) -> Filter | None:
     if not request.HasField("filter"):
         return None
     return _condition(request.filter, "filter", columns, [_MOST_CONDITIONS], _DEEPEST)
+
+
+def diversity(request: Any, columns: Mapping[str, str]) -> Diversity | None:
+    """The diversity that a request asks for, None without one. Raises `ViolationError`."""
+    if not request.HasField("diversity"):
+        return None
+    if request.diversity.most < 1:
+        raise ViolationError("diversity.most", "must be 1 or more")
+    return Diversity(column(request.diversity.column, "diversity", columns), int(request.diversity.most))
+
+
+def column(name: str, path: str, columns: Mapping[str, str]) -> str:
+    """A column that is there; `path` names what asks for it. Raises `ViolationError`."""
+    if name not in columns:
+        raise ViolationError(
+            f"{path}.column", f"there is no column {name[:64]!r}; there are: {', '.join(sorted(columns))}"
+        )
+    return name
 
 
 def _condition(part: Any, path: str, columns: Mapping[str, str], left: list[int], depth: int) -> Filter:
@@ -36,14 +55,14 @@ def _condition(part: Any, path: str, columns: Mapping[str, str], left: list[int]
         case "none":
             return Not(_condition(part.none, path, columns, left, depth - 1))
         case "equals":
-            column = _column(part.equals.column, path, columns)
-            return Equals(column, _scalar(part.equals.value, f"{path}.value", columns[column]))
+            name = column(part.equals.column, path, columns)
+            return Equals(name, _scalar(part.equals.value, f"{path}.value", columns[name]))
         case "in":
             inside = getattr(part, "in")
-            column = _column(inside.column, path, columns)
+            name = column(inside.column, path, columns)
             if not inside.values:
                 raise ViolationError(f"{path}.values", "is empty; give at least one value")
-            return In(column, [_scalar(v, f"{path}.values[{i}]", columns[column]) for i, v in enumerate(inside.values)])
+            return In(name, [_scalar(v, f"{path}.values[{i}]", columns[name]) for i, v in enumerate(inside.values)])
         case "range":
             return _range(part.range, path, columns)
         case _:
@@ -51,24 +70,16 @@ def _condition(part: Any, path: str, columns: Mapping[str, str], left: list[int]
 
 
 def _range(part: filter_pb2.Range, path: str, columns: Mapping[str, str]) -> Range:
-    column = _column(part.column, path, columns)
-    if columns[column] != "number":
-        raise ViolationError(f"{path}.column", f"{column!r} is a {columns[column]}; a range needs a number")
+    name = column(part.column, path, columns)
+    if columns[name] != "number":
+        raise ViolationError(f"{path}.column", f"{name!r} is a {columns[name]}; a range needs a number")
     least = part.min if part.HasField("min") else None
     most = part.max if part.HasField("max") else None
     if least is None and most is None:
         raise ViolationError(path, "has neither min nor max")
     if any(bound is not None and math.isnan(bound) for bound in (least, most)):
         raise ViolationError(path, "has a bound that is NaN")
-    return Range(column, least, most)
-
-
-def _column(name: str, path: str, columns: Mapping[str, str]) -> str:
-    if name not in columns:
-        raise ViolationError(
-            f"{path}.column", f"there is no column {name[:64]!r}; there are: {', '.join(sorted(columns))}"
-        )
-    return name
+    return Range(name, least, most)
 
 
 def _scalar(value: filter_pb2.Value, path: str, wanted: str) -> Scalar:

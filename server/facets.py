@@ -8,6 +8,7 @@ import pyarrow.compute as pc
 from vitrine.v1 import facet_pb2, filter_pb2
 
 from indexer.arrays import Ints
+from server import conditions
 from server.faults import ViolationError
 
 _MOST_FACETS = 20
@@ -28,11 +29,7 @@ def asked(specs: Sequence[facet_pb2.FacetSpec], columns: Mapping[str, str]) -> l
     if len(specs) > _MOST_FACETS:
         raise ViolationError("facets", f"has {len(specs)} columns; at most {_MOST_FACETS} are counted")
     for place, spec in enumerate(specs):
-        if spec.column not in columns:
-            known = ", ".join(sorted(columns))
-            raise ViolationError(
-                f"facets[{place}].column", f"there is no column {spec.column[:64]!r}; there are: {known}"
-            )
+        conditions.column(spec.column, f"facets[{place}]", columns)
         if spec.limit < 0:
             raise ViolationError(f"facets[{place}].limit", "is negative; 0 gives the default")
     return [(spec.column, min(spec.limit or _DEFAULT_VALUES, _MOST_VALUES)) for spec in specs]

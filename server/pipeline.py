@@ -16,6 +16,7 @@ from ranker.model import Scores
 from ranker.recall import Candidates
 from ranker.scoring import Scorable
 from server.assortment import Offer
+from server.diversity import Diversity, spread
 from server.facets import Facet, facets
 from server.filters import Filter, rows_matching
 from server.hits import Hits, proposals
@@ -35,6 +36,7 @@ class Ask(NamedTuple):
     excluded: Set[int] = frozenset()
     # Columns whose values are counted, and how many of them are told.
     counted: Sequence[tuple[str, int]] = ()
+    diversity: Diversity | None = None
     offset: int = 0
     size: int = 24
     explain: bool = False
@@ -262,7 +264,10 @@ def _page(
 ) -> Answer:
     """The hits of the asked page; equal scores keep recall order, so that pages do not overlap."""
     fused, network, trees = scores or Scores(found.scores, None, None)
-    kept = np.argsort(-fused, kind="stable")[ask.offset : ask.offset + ask.size]
+    order = np.argsort(-fused, kind="stable")
+    if ask.diversity is not None:
+        order = order[spread(ask.diversity, offer.products, found.rows[order])]
+    kept = order[ask.offset : ask.offset + ask.size]
     rows = found.rows[kept]
     places, proposed = proposals(rows, found.channels)
     hits = Hits(

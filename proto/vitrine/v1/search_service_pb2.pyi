@@ -1,4 +1,5 @@
 from google.protobuf import field_mask_pb2 as _field_mask_pb2
+from vitrine.v1 import diversity_pb2 as _diversity_pb2
 from vitrine.v1 import facet_pb2 as _facet_pb2
 from vitrine.v1 import filter_pb2 as _filter_pb2
 from vitrine.v1 import hit_pb2 as _hit_pb2
@@ -11,7 +12,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class SearchRequest(_message.Message):
-    __slots__ = ("query", "query_vector", "user_id", "recent_product_ids", "filter", "page_size", "page_token", "request_id", "read_mask", "explain", "facets")
+    __slots__ = ("query", "query_vector", "user_id", "recent_product_ids", "filter", "page_size", "page_token", "request_id", "read_mask", "explain", "facets", "diversity")
     QUERY_FIELD_NUMBER: _ClassVar[int]
     QUERY_VECTOR_FIELD_NUMBER: _ClassVar[int]
     USER_ID_FIELD_NUMBER: _ClassVar[int]
@@ -23,6 +24,7 @@ class SearchRequest(_message.Message):
     READ_MASK_FIELD_NUMBER: _ClassVar[int]
     EXPLAIN_FIELD_NUMBER: _ClassVar[int]
     FACETS_FIELD_NUMBER: _ClassVar[int]
+    DIVERSITY_FIELD_NUMBER: _ClassVar[int]
     query: str
     query_vector: QueryVector
     user_id: str
@@ -34,7 +36,8 @@ class SearchRequest(_message.Message):
     read_mask: _field_mask_pb2.FieldMask
     explain: bool
     facets: _containers.RepeatedCompositeFieldContainer[_facet_pb2.FacetSpec]
-    def __init__(self, query: _Optional[str] = ..., query_vector: _Optional[_Union[QueryVector, _Mapping]] = ..., user_id: _Optional[str] = ..., recent_product_ids: _Optional[_Iterable[str]] = ..., filter: _Optional[_Union[_filter_pb2.Filter, _Mapping]] = ..., page_size: _Optional[int] = ..., page_token: _Optional[str] = ..., request_id: _Optional[str] = ..., read_mask: _Optional[_Union[_field_mask_pb2.FieldMask, _Mapping]] = ..., explain: bool = ..., facets: _Optional[_Iterable[_Union[_facet_pb2.FacetSpec, _Mapping]]] = ...) -> None: ...
+    diversity: _diversity_pb2.Diversity
+    def __init__(self, query: _Optional[str] = ..., query_vector: _Optional[_Union[QueryVector, _Mapping]] = ..., user_id: _Optional[str] = ..., recent_product_ids: _Optional[_Iterable[str]] = ..., filter: _Optional[_Union[_filter_pb2.Filter, _Mapping]] = ..., page_size: _Optional[int] = ..., page_token: _Optional[str] = ..., request_id: _Optional[str] = ..., read_mask: _Optional[_Union[_field_mask_pb2.FieldMask, _Mapping]] = ..., explain: bool = ..., facets: _Optional[_Iterable[_Union[_facet_pb2.FacetSpec, _Mapping]]] = ..., diversity: _Optional[_Union[_diversity_pb2.Diversity, _Mapping]] = ...) -> None: ...
 
 class QueryVector(_message.Message):
     __slots__ = ("values",)
