@@ -169,7 +169,8 @@ def environment() -> dict[str, Any]:
 def machine() -> dict[str, Any]:
     """Processor, cores (all, and those this process may use), memory in bytes (None where unknown) and platform.
 
-    `extensions` are those of the processor that its speed here depends on: several kinds go by one name. `cards`, where there are any: the name, the driver and the bytes of memory of each.
+    `extensions` are those of the processor that its speed here depends on: several kinds go by one name. `cards`, where
+    there are any: the name, the driver and the bytes of memory of each.
     """
     names = os.sysconf_names if hasattr(os, "sysconf_names") else {}
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if "SC_PHYS_PAGES" in names else None
