@@ -124,7 +124,7 @@ class App:
         self._live.journal.close()
 
     def _register(self) -> None:
-        server, live = Rpcs(self._server, self._metrics), self._live
+        server, live = Rpcs(self._server, self._metrics, self._settings.server.tls_writers), self._live
         search_service_pb2_grpc.add_SearchServiceServicer_to_server(SearchService(self._desk), server)
         recommend_service_pb2_grpc.add_RecommendServiceServicer_to_server(RecommendService(self._desk), server)
         events = EventService(self._writer, lambda: live.state.now(), live.erase)

@@ -24,6 +24,10 @@ class ServerConfig(Table):
     tls_client_ca: Path | None = Field(
         None, description="PEM: authorities. Only callers with a certificate of theirs are then answered."
     )
+    tls_writers: tuple[str, ...] = Field(
+        (),
+        description="Names in callers' certificates that may write, set, delete and erase. Empty: all callers.",
+    )
     metrics_port: int | None = Field(
         None,
         ge=0,
@@ -60,6 +64,8 @@ class ServerConfig(Table):
             raise ValueError(
                 "tls_client_ca needs tls_certificate and tls_key: callers prove who they are over TLS only"
             )
+        if self.tls_writers and self.tls_client_ca is None:
+            raise ValueError("tls_writers needs tls_client_ca: only a certificate tells a caller's name")
         return self
 
 

@@ -2,7 +2,7 @@
 
 import functools
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -10,6 +10,7 @@ from google.protobuf.message import DecodeError
 
 from server.batcher import ExpiredError, OverloadedError
 from server.faults import NotFoundError, ViolationError, abort, abort_invalid, abort_missing, abort_overloaded
+from server.permissions import ForbiddenError, guarded
 
 if TYPE_CHECKING:
     from server.metrics import Metrics
@@ -30,31 +31,32 @@ class Rpcs:
     """Stands in for a server where generated code registers a service: its unary rpcs are registered wrapped.
 
     An interceptor would do the same anew at each call, which costs a tenth of a millisecond. An rpc may answer with its
-    response already serialised. With `metrics`, each call is timed and counted.
+    response already serialised. With `metrics`, each call is timed and counted; with `writers`, only callers of these
+    names may write.
     """
 
-    def __init__(self, server: grpc.aio.Server, metrics: "Metrics | None" = None) -> None:
+    def __init__(self, server: grpc.aio.Server, metrics: "Metrics | None" = None, writers: Sequence[str] = ()) -> None:
         self._server = server
         self._metrics = metrics
+        self._writers = writers
 
     def add_registered_method_handlers(self, service: str, handlers: Mapping[str, grpc.RpcMethodHandler]) -> None:
         """Register a service's rpcs."""
-        wrapped = {name: _wrapped(handler, f"/{service}/{name}", self._metrics) for name, handler in handlers.items()}
+        wrapped = {name: self._wrapped(handler, f"/{service}/{name}") for name, handler in handlers.items()}
         self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, wrapped),))
 
     def add_generic_rpc_handlers(self, handlers: Any) -> None:
         """Nothing: generated code hands in the same rpcs a second time, for servers that know no other way."""
 
-
-def _wrapped(handler: grpc.RpcMethodHandler, method: str, metrics: "Metrics | None") -> grpc.RpcMethodHandler:
-    if handler.unary_unary is None:
-        return handler
-    mapped = _mapped(handler.unary_unary, method)
-    return grpc.unary_unary_rpc_method_handler(
-        metrics.counted(mapped, method) if metrics else mapped,
-        request_deserializer=functools.partial(_read, handler.request_deserializer),
-        response_serializer=functools.partial(_write, handler.response_serializer),
-    )
+    def _wrapped(self, handler: grpc.RpcMethodHandler, method: str) -> grpc.RpcMethodHandler:
+        if handler.unary_unary is None:
+            return handler
+        mapped = _mapped(guarded(handler.unary_unary, method, self._writers), method)
+        return grpc.unary_unary_rpc_method_handler(
+            self._metrics.counted(mapped, method) if self._metrics else mapped,
+            request_deserializer=functools.partial(_read, handler.request_deserializer),
+            response_serializer=functools.partial(_write, handler.response_serializer),
+        )
 
 
 def _read(deserialise: Callable[[bytes], Any], data: bytes) -> Any:
@@ -78,6 +80,8 @@ def _mapped(handle: Handle, method: str) -> Handle:
             return await handle(request, context)
         except ExceptionGroup as group:
             await abort_invalid(context, [e for e in group.exceptions if isinstance(e, ViolationError)])
+        except ForbiddenError as error:
+            await abort(context, grpc.StatusCode.PERMISSION_DENIED, str(error))
         except NotFoundError as error:
             await abort_missing(context, error)
         except OverloadedError as error:

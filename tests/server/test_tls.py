@@ -8,15 +8,17 @@ from typing import Any, NamedTuple
 import grpc
 import pytest
 import trustme
+from google.protobuf import descriptor_pool
 from harness import RecommendRequest, Running
 from pydantic import ValidationError
 from typer.testing import CliRunner, Result
-from vitrine.v1 import recommend_service_pb2_grpc
+from vitrine.v1 import catalog_service_pb2, event_pb2, event_service_pb2, recommend_service_pb2_grpc
 
 from indexer.errors import ConfigError
 from server.cli import app
 from server.client import ServerError
 from server.config import ServerConfig, load_settings
+from server.permissions import WRITING
 from server.tls import is_open, server_credentials
 
 
@@ -134,6 +136,62 @@ def test_files_that_cannot_be_used_are_named(ours: Files, stranger: Files, tmp_p
     (empty := tmp_path / "empty.pem").write_bytes(b"")
     with pytest.raises(ConfigError, match=r"server\.tls_client_ca = .*empty\.pem holds no certificates"):
         server_credentials(config(tls_certificate=ours.certificate, tls_key=ours.key, tls_client_ca=empty))
+
+
+WRITES: dict[str, Any] = {
+    "EventService/WriteEvents": event_service_pb2.WriteEventsRequest(
+        events=[event_pb2.Event(type=event_pb2.Event.CLICK, items=[event_pb2.Event.Item(product_id="p")])]
+    ),
+    "EventService/EraseUser": event_service_pb2.EraseUserRequest(user_id="u"),
+    "CatalogService/SetInventory": catalog_service_pb2.SetInventoryRequest(
+        items=[catalog_service_pb2.SetInventoryRequest.Item(product_id="p", price=1.0)]
+    ),
+    "CatalogService/DeleteProducts": catalog_service_pb2.DeleteProductsRequest(product_ids=["p"]),
+}
+
+
+def called(server: Running, ca: Files, mine: Files, method: str, request: Any) -> bytes:
+    credentials = grpc.ssl_channel_credentials(ca.ca.read_bytes(), mine.key.read_bytes(), mine.certificate.read_bytes())
+    with grpc.secure_channel(server.address, credentials) as channel:
+        answer: bytes = channel.unary_unary(f"/vitrine.v1.{method}")(request.SerializeToString(), timeout=10)
+    return answer
+
+
+def test_only_the_writers_write(start: Start, ours: Files, backend: Files) -> None:
+    files = {"tls_certificate": ours.certificate, "tls_key": ours.key, "tls_client_ca": backend.ca}
+    reads = start(**files, tls_writers=("prices@shop.example",))
+    assert recommended(reads, ours, backend) == 3
+    for method, request in WRITES.items():
+        with pytest.raises(grpc.RpcError) as caught:
+            called(reads, ours, backend, method, request)
+        assert caught.value.code() == grpc.StatusCode.PERMISSION_DENIED  # type: ignore[attr-defined]
+        assert "this one's certificate bears backend@shop.example" in caught.value.details()  # type: ignore[attr-defined]
+    assert reads.live.journal.position() == (0, 0, 0)
+
+
+@pytest.mark.parametrize("writers", [(), ("prices@shop.example", "backend@shop.example")])
+def test_writers_write_and_without_any_all_do(
+    start: Start, ours: Files, backend: Files, writers: tuple[str, ...]
+) -> None:
+    files = {"tls_certificate": ours.certificate, "tls_key": ours.key, "tls_client_ca": backend.ca}
+    server = start(**files, tls_writers=writers)
+    for method, request in WRITES.items():
+        called(server, ours, backend, method, request)
+    assert min(server.live.journal.position()) > 0
+
+
+def test_the_rpcs_that_write_are_rpcs_of_the_contract() -> None:
+    """A name that is mistyped would leave an rpc open."""
+    assert {f"/vitrine.v1.{method}" for method in WRITES} == WRITING
+    for method in WRITING:
+        service, name = method.removeprefix("/").split("/")
+        pool = descriptor_pool.Default()
+        assert name in pool.FindServiceByName(service).methods_by_name
+
+
+def test_writers_without_certificates_of_callers_are_refused() -> None:
+    with pytest.raises(ValidationError, match="tls_writers needs tls_client_ca"):
+        config(tls_certificate="c", tls_key="k", tls_writers=["backend"])
 
 
 @pytest.mark.parametrize("name", ["tls_certificate", "tls_key", "tls_client_ca"])
