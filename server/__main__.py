@@ -34,21 +34,25 @@ def _app(words: list[str]) -> typer.Typer:
         from server.serve import serve
 
         return _alone({"serve": serve})
-    from server import client
+    from server import client, products
 
     if words and words[0] in client.COMMANDS:
         return _alone(client.COMMANDS)
+    if words and words[0] == "product":
+        return _alone({}, product=products.product)
     from server.cli import app
 
     return app
 
 
-def _alone(commands: Mapping[str, Callable[..., None]]) -> typer.Typer:
-    """These commands, without the import of all others."""
+def _alone(commands: Mapping[str, Callable[..., None]], **groups: typer.Typer) -> typer.Typer:
+    """These commands and groups of commands, without the import of all others."""
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
     app.callback()(lambda: None)
     for name, command in commands.items():
         app.command(name)(command)
+    for name, group in groups.items():
+        app.add_typer(group, name=name)
     return app
 
 
