@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import grpc
+import polars as pl
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
@@ -270,3 +271,36 @@ def test_what_one_worker_is_told_all_know(two_workers: Server) -> None:
         assert hit_pb2.RecallSource.HISTORY in channels(answer.hits)
     assert two_workers.end() == 0
     assert "Traceback" not in "".join(two_workers.log)
+
+
+def test_the_catalogue_goes_on_between_two_rebuilds(shop: Path, server: Server) -> None:
+    address = f"127.0.0.1:{server.port}"
+    with grpc.insecure_channel(address) as channel:
+        search = search_service_pb2_grpc.SearchServiceStub(channel).Search
+
+        def found(query: str) -> list[str]:
+            return [hit.product.id for hit in search(SearchRequest(query=query), timeout=10).hits]
+
+        gone = found("red boots")[0]
+        vitrine(shop, "product", "delete", gone, "--address", address)
+        assert gone not in found("red boots")
+        catalogue = shop / "data" / "products.parquet"
+        products = pl.read_parquet(catalogue)
+        new = products[:1].with_columns(product_id=pl.lit("new"), title=pl.lit("zirconium teapot"))
+        pl.concat([products, new]).write_parquet(shop / "data" / "next.parquet")
+        (shop / "data" / "next.parquet").replace(catalogue)
+        before = search(SearchRequest(query="red boots"), timeout=10).info.versions
+        told = vitrine(shop, "refresh")
+        assert "1 products are new, 0 gone, 0 changed" in told.stdout
+        end = time.monotonic() + 60
+        while found("zirconium teapot")[0] != "new":
+            assert time.monotonic() < end, "".join(server.log)
+            time.sleep(0.1)
+        after = search(SearchRequest(query="red boots"), timeout=10)
+        assert after.info.versions.model != before.model
+        assert not after.info.degraded
+        # The newer file holds what was deleted.
+        assert gone in found("red boots")
+        assert "no product has changed" in vitrine(shop, "refresh").stdout
+    assert server.end() == 0
+    assert "Traceback" not in "".join(server.log)
