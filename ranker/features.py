@@ -11,6 +11,7 @@ from indexer.lexical import LexicalIndex
 from ranker import match_features, rating_features, user_features
 from ranker.behaviour import LIFETIMES, Behaviour
 from ranker.covisited import Covisited
+from ranker.ease import Ease
 from ranker.history import EMPTY, History
 from ranker.products import ProductTable
 
@@ -58,6 +59,7 @@ class Catalogue(NamedTuple):
     lexical: LexicalIndex
     space: Floats
     covisited: Covisited
+    ease: Ease
 
 
 def fingerprint() -> str:
@@ -76,7 +78,9 @@ def matrix(
     columns: dict[str, Column] = {
         **_query_features(context, rows, catalogue, behaviour),
         **_product_features(context, rows, catalogue.table, behaviour),
-        **user_features.columns(context.now, context.history, rows, catalogue.table, catalogue.covisited),
+        **user_features.columns(
+            context.now, context.history, rows, catalogue.table, catalogue.covisited, catalogue.ease
+        ),
         **rating_features.columns(
             context.history, context.disliked, rows, catalogue.table, catalogue.covisited, behaviour
         ),

@@ -14,6 +14,7 @@ from ranker import log
 from ranker.behaviour import Behaviour
 from ranker.config import RankerConfig
 from ranker.covisited import fit_covisited
+from ranker.ease import fit_ease
 from ranker.examples import Example, Slice, Stage, moments, replay
 from ranker.features import Catalogue
 from ranker.log import Request
@@ -49,11 +50,12 @@ def make_stages(
     table = product_table(snapshot)
     stages = []
     for since in _renewals(prepared.cuts) or [-np.inf]:
-        covisited = fit_covisited(prepared.engagements.filter(pl.col("time") < since), len(snapshot))
+        before = prepared.engagements.filter(pl.col("time") < since)
+        covisited, ease = fit_covisited(before, len(snapshot)), fit_ease(before, len(snapshot))
         retrieval = Retrieval(
             snapshot.index, snapshot.lexical, space.index, covisited, config.candidates, dict(weights)
         )
-        stages.append(Stage(since, Catalogue(table, snapshot.lexical, space.vectors, covisited), retrieval))
+        stages.append(Stage(since, Catalogue(table, snapshot.lexical, space.vectors, covisited, ease), retrieval))
     return stages
 
 

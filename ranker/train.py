@@ -22,6 +22,7 @@ from ranker import evaluate, features, log
 from ranker.compiled_tower import CompiledTower
 from ranker.config import RankerConfig
 from ranker.covisited import fit_covisited
+from ranker.ease import fit_ease
 from ranker.examples import Example, Slice, slice_of_query, slice_of_time, time_cuts
 from ranker.fit import fit_members
 from ranker.log import Request, Sources
@@ -80,10 +81,11 @@ def train(
     fitted = slices[Slice.MEMBERS] if ranking else []
 
     def fill(folder: Path) -> Mapping[str, Any]:
-        if ranking:
-            ranking.save(folder)
         # What is served has seen the whole log, as a server's histories have.
         fit_covisited(prepared.engagements, len(snapshot)).save(folder)
+        if ranking:
+            fit_ease(prepared.engagements, len(snapshot)).save(folder)
+            ranking.save(folder)
         return {
             "index": snapshot.id,
             "encoder": snapshot.encoder_fingerprint,

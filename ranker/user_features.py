@@ -6,6 +6,7 @@ import numpy as np
 
 from indexer.arrays import Array, Doubles, Ints
 from ranker.covisited import Covisited
+from ranker.ease import Ease
 from ranker.history import PURCHASE, History
 from ranker.products import ProductTable
 
@@ -22,6 +23,7 @@ _PAIR = (
     "history_cosine_last",
     "covisited",
     "covisited_last",
+    "ease",
     "engaged_before",
     "bought_before",
     "bought_share",
@@ -39,7 +41,7 @@ NAMES = (*_USER, *_PAIR)
 
 
 def columns(
-    now: float, history: History, rows: Ints, table: ProductTable, covisited: Covisited
+    now: float, history: History, rows: Ints, table: ProductTable, covisited: Covisited, ease: Ease
 ) -> Mapping[str, Doubles | float]:
     """A column for each of NAMES: float64 [rows], or one number for all. NaN where there is no history."""
     if not history.rows:
@@ -58,6 +60,7 @@ def columns(
         "history_cosine_last": cosines[:, -1],
         "covisited": covisited.scores(history, rows),
         "covisited_last": covisited.scores(history, rows, last=1),
+        "ease": ease.scores(history, rows),
         **_own(now, rows, seen, kinds, times, visit[-1] - visit),
         "brand_share": _share(table.brand, rows, seen),
         "category_share": _share(table.category, rows, seen),

@@ -23,6 +23,7 @@ from indexer.store import Store
 from indexer.text import token_hashes
 from ranker.config import RankerConfig
 from ranker.covisited import Covisited, fit_covisited
+from ranker.ease import Ease, empty_ease
 from ranker.features import Catalogue
 from ranker.history import CLICK
 from ranker.log import Sources
@@ -141,11 +142,14 @@ def engaged() -> Callable[..., pl.DataFrame]:
 
 @pytest.fixture(scope="session")
 def catalogue(table: Callable[..., ProductTable], engaged: Callable[..., pl.DataFrame]) -> Callable[..., Catalogue]:
-    """Makes a catalogue whose product space is the titles' own space; without `covisited` no product has neighbours."""
+    """Makes a catalogue whose product space is the titles' own space; without tables no product has neighbours."""
 
-    def make(*titles: str, covisited: Covisited | None = None, **columns: Sequence[object]) -> Catalogue:
+    def make(
+        *titles: str, covisited: Covisited | None = None, ease: Ease | None = None, **columns: Sequence[object]
+    ) -> Catalogue:
         made, none = table(*titles, **columns), fit_covisited(engaged(), len(titles))
-        return Catalogue(made, LexicalIndex.build(titles), made.vectors, covisited or none)
+        alone = empty_ease(len(titles))
+        return Catalogue(made, LexicalIndex.build(titles), made.vectors, covisited or none, ease or alone)
 
     return make
 

@@ -215,6 +215,9 @@ def test_what_was_fitted_comes_back_from_the_file(shop: Any) -> None:
     assert (shop.model.retrieval.candidates, shop.model.retrieval.weights) == (50, recalled["weights"])
     assert shop.model.retrieval.covisited is shop.model.catalogue.covisited
     assert len(shop.model.catalogue.covisited.rows) > 0
+    for table, file in zip(shop.model.catalogue.ease, ("places", "sources", "weights"), strict=True):
+        np.testing.assert_array_equal(table, np.load(folder / f"ease_{file}.npy"))
+    assert len(shop.model.catalogue.ease.sources) > 0
 
 
 def test_members_saved_twice_are_the_same_bytes(shop: Any, tmp_path: Path) -> None:

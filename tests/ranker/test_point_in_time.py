@@ -128,7 +128,8 @@ def test_a_row_does_know_what_came_before(replayed: Replayed, engaged: Engaged) 
     moved = {name for name, each in zip(features.NAMES, changed, strict=True) if each}
     assert moved > {
         *("query_frequency", "query_engaged", "query_share", "popularity_3d", "popularity_120d", "repeat_rate"),
-        *("history_length", "covisited", "covisited_last", "rhythm", "recent_visits_70", "liked_share", "ratings"),
+        *("history_length", "covisited", "covisited_last", "ease", "rhythm", "recent_visits_70", "liked_share"),
+        "ratings",
         *("user_liked_share", "disliked_cosine_mean", "disliked_covisited", "return_rate", "category_liked_share"),
     }
     assert not moved & {"log_price", "title_cosine", "bm25", "lexical", "hour", "position", "title_tokens"}

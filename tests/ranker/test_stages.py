@@ -13,6 +13,7 @@ from indexer.snapshot import IndexSnapshot
 from ranker import stages as module
 from ranker.config import RankerConfig
 from ranker.covisited import Covisited, fit_covisited
+from ranker.ease import Ease, fit_ease
 from ranker.examples import Slice
 from ranker.log import Request
 from ranker.recall_weights import fit_weights
@@ -40,7 +41,7 @@ def walks(engaged: Engaged) -> pl.DataFrame:
     return engaged(*((f"u{u}", (5 * u + t) % 12, float(t)) for u in range(4) for t in range(100)))
 
 
-def same(one: Covisited, other: Covisited) -> bool:
+def same(one: Covisited | Ease, other: Covisited | Ease) -> bool:
     return all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
 
 
@@ -52,6 +53,7 @@ def test_stages_begin_at_the_cuts_and_within_the_members_slice(
     for stage in made:
         before = walks.filter(pl.col("time") < stage.since)
         assert same(stage.catalogue.covisited, fit_covisited(before, 12))
+        assert same(stage.catalogue.ease, fit_ease(before, 12))
         assert stage.catalogue.covisited is stage.retrieval.covisited
         assert (stage.retrieval.candidates, stage.retrieval.weights) == (7, {"user": {"user": 2.0}})
     assert not any(same(a.retrieval.covisited, b.retrieval.covisited) for a, b in pairwise(made))

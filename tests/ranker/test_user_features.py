@@ -9,6 +9,7 @@ import pytest
 
 from ranker import user_features
 from ranker.covisited import fit_covisited
+from ranker.ease import Ease
 from ranker.features import Catalogue
 from ranker.history import ADD_TO_CART, CLICK, PURCHASE, VIEW, History
 from ranker.user_features import NAMES
@@ -25,6 +26,7 @@ def boots(catalogue: Callable[..., Catalogue], engaged: Callable[..., pl.DataFra
         "red dress",
         "boot polish 42",
         covisited=fit_covisited(engaged(("v", 0, 1.0), ("v", 2, 2.0)), 3),
+        ease=Ease(np.array([0, -1, 1]), np.array([[1, 0], [1, 0]]), np.array([[0.5, 0.0], [0.0, 0.25]], np.float32)),
         price=[100.0, None, 10.0],
         brand=["Nord", "Nord", None],
         category=["Shoes", None, "Care"],
@@ -32,7 +34,8 @@ def boots(catalogue: Callable[..., Catalogue], engaged: Callable[..., pl.DataFra
 
 
 def columns(history: History, catalogue: Catalogue, *rows: int, now: float = NOW) -> dict[str, list[float]]:
-    found = user_features.columns(now, history, np.array(rows, np.int64), catalogue.table, catalogue.covisited)
+    tables = catalogue.table, catalogue.covisited, catalogue.ease
+    found = user_features.columns(now, history, np.array(rows, np.int64), *tables)
     assert set(found) == set(NAMES)
     return {name: np.broadcast_to(np.asarray(values, float), len(rows)).tolist() for name, values in found.items()}
 
@@ -130,6 +133,12 @@ def test_covisited_is_the_tables(boots: Catalogue) -> None:
     assert columns(days_ago((1, VIEW, 9), (0, VIEW, 3)), boots, 2)["covisited_last"] == pytest.approx([1 / 11])
 
 
+def test_ease_adds_up_the_distinct_products_of_the_history(boots: Catalogue) -> None:
+    """Product 0 counts once, however often it was bought. Product 1 is not modelled: it says and is told nothing."""
+    assert columns(HISTORY, boots, 0, 1, 2)["ease"] == [0.5, 0.0, 0.25]
+    assert columns(days_ago((1, VIEW, 4), (2, VIEW, 3)), boots, 2, 0)["ease"] == [0.0, 0.5]
+
+
 def test_a_history_in_the_future_has_no_negative_age(boots: Catalogue) -> None:
     """Clocks differ: an event may bear a later time than the request."""
     found = columns(HISTORY, boots, 0, now=NOW - 100 * DAY)
@@ -139,5 +148,5 @@ def test_a_history_in_the_future_has_no_negative_age(boots: Catalogue) -> None:
 
 
 def test_no_candidates(boots: Catalogue) -> None:
-    found = user_features.columns(NOW, HISTORY, np.empty(0, np.int64), boots.table, boots.covisited)
+    found = user_features.columns(NOW, HISTORY, np.empty(0, np.int64), boots.table, boots.covisited, boots.ease)
     assert {np.size(found[name]) for name in NAMES[5:]} == {0}

@@ -22,6 +22,7 @@ from indexer.threads import one_thread
 from ranker import features
 from ranker.behaviour import Behaviour
 from ranker.covisited import fit_covisited
+from ranker.ease import fit_ease
 from ranker.examples import Example, Slice, Stage, replay
 from ranker.log import Request, folding, seconds
 from ranker.model import Model
@@ -90,7 +91,7 @@ def as_of_its_stage(trained: Trained) -> ModelAt:
         covisited = stage.retrieval.covisited
         return replace(
             saved,
-            catalogue=saved.catalogue._replace(covisited=covisited),
+            catalogue=saved.catalogue._replace(covisited=covisited, ease=stage.catalogue.ease),
             retrieval=saved.retrieval._replace(covisited=covisited),
         )
 
@@ -152,9 +153,11 @@ def check_afterwards(trained: Trained, requests: list[Request], live: Live) -> N
     assert trained.dump.events is not None
     end = last_time(trained.dump.events)
     late = [request._replace(time=end + 1.0 + i) for i, request in enumerate(requests)]
-    known = fit_covisited(trained.prepared.engagements, len(load(trained).snapshot))
+    products = len(load(trained).snapshot)
+    known, ease = (fit(trained.prepared.engagements, products) for fit in (fit_covisited, fit_ease))
     last = trained.stages[-1]
-    stage = Stage(end, last.catalogue._replace(covisited=known), last.retrieval._replace(covisited=known))
+    catalogue = last.catalogue._replace(covisited=known, ease=ease)
+    stage = Stage(end, catalogue, last.retrieval._replace(covisited=known))
     check(trained, late, live, [stage], lambda saved, _: saved)
 
 
@@ -204,6 +207,7 @@ def test_recommend(trained: Trained, live: Live) -> None:
     assert len(requests) > 40
     recalled = check_the_log(trained, requests, live)
     assert told(recalled, "covisited") > 20
+    assert told(recalled, "ease") > 20
     check_afterwards(trained, requests, live)
 
 
