@@ -14,6 +14,7 @@ from indexer.errors import SnapshotError
 from indexer.snapshot import IndexSnapshot
 from indexer.store import Store
 from ranker.covisited import load_covisited
+from ranker.ease import load_ease
 from ranker.model import RANKING, REPORT, UNRANKED
 from ranker.space import ProductSpace, all_in_space, load_space, make_space
 
@@ -60,6 +61,7 @@ def carry(store: Store, name: str, snapshot: IndexSnapshot, config: IndexerConfi
         space = load_space(folder, told["space"], reading)
         vectors = carried_vectors(space, old, snapshot, moves)
         load_covisited(folder).carried(moves.came_from).save(aside)
+        load_ease(folder, len(old)).carried(moves.came_from).save(aside)
         if told["fusion"] != UNRANKED:
             _copy(folder, aside)
         return told | {

@@ -12,51 +12,73 @@ from indexer.arrays import Array, Doubles, Floats, Ints, mapped
 from ranker.history import DISLIKE, RETURN, History
 
 # Products that are foretold and foretell, those that most users engaged with: a matrix of the square of their number is
-# inverted, 100 MB for 5,000. With what is made of it on the way the fit takes 400 MB and 3 seconds.
+# inverted, 100 MB for 5,000. With what is made of it on the way the fit holds some 600 MB.
 _MODELLED = 5_000
 # The ridge: as if so many users had engaged with each product and nothing else.
 _RIDGE = 300.0
-# Weights kept of those that foretell one product, the largest of either sign.
+# Weights kept of those from one product, the largest of either sign.
 _KEPT = 200
 
 _FILE = "ease_{}.npy"
 
 
 class Ease(NamedTuple):
-    """The product at place p is foretold by those at places `sources[p]`, with `weights[p]`, some of them below 0.
+    """The product at place p foretells those at places `targets[p]`, with `weights[p]`, some of them below 0.
 
-    places int64 [products], -1 for a product that is not modelled; the others [modelled, kept], int64 and float32.
+    places int64 [products], -1 for a product that is not modelled; rows int64 [modelled], the product of each place, -1
+    where there is none any more; the others [modelled, kept], int64 and float32.
     """
 
     places: Ints
-    sources: Ints
+    rows: Ints
+    targets: Ints
     weights: Floats
 
     def scores(self, history: History, rows: Ints) -> Doubles:
         """The sum of the weights from the distinct products of the history to each of `rows`, float64 [rows]."""
-        if not len(self.sources):
+        if not len(self.rows):
             return np.zeros(len(rows))
-        # One more than there are places, for what is not modelled: it is at -1, and nobody's source.
-        held = np.zeros(len(self.sources) + 1, np.float32)
-        held[self.places[list(history.rows)]] = 1.0
         places = self.places[rows]
-        sums = (self.weights[places] * held[self.sources[places]]).sum(1)
-        return np.where(places < 0, 0.0, sums).astype(np.float64)
+        return np.where(places < 0, 0.0, self._sums(history)[places])
+
+    def foretold(self, history: History) -> tuple[Ints, Doubles]:
+        """What a history foretells beside its own products: rows, and their sums of weights, all above 0."""
+        sums = self._sums(history)
+        places = np.flatnonzero((sums > 0) & (self.rows >= 0))
+        places = places[~np.isin(self.rows[places], history.rows)]
+        return self.rows[places], sums[places]
+
+    def _sums(self, history: History) -> Doubles:
+        """By place, float64 [modelled]."""
+        own = np.unique(self.places[list(history.rows)])
+        own = own[own >= 0]
+        weights = self.weights[own].ravel().astype(np.float64)
+        return np.asarray(np.bincount(self.targets[own].ravel(), weights, len(self.rows)), np.float64)
+
+    def carried(self, came_from: Ints) -> "Ease":
+        """The weights for other rows, of which row i was `came_from[i]` here, -1 if it is new and not modelled."""
+        places = np.where(came_from >= 0, self.places[came_from], -1)
+        rows = np.full(len(self.rows), -1)
+        rows[places[places >= 0]] = np.flatnonzero(places >= 0)
+        return Ease(places, rows, self.targets, self.weights)
 
     def save(self, folder: Path) -> None:
-        """Write the three arrays."""
+        """Write the four arrays."""
         for name, array in self._asdict().items():
             np.save(folder / _FILE.format(name), array)
 
 
-def load_ease(folder: Path) -> Ease:
-    """Open what `Ease.save` wrote, memory-mapped."""
+def load_ease(folder: Path, products: int) -> Ease:
+    """Open what `Ease.save` wrote, memory-mapped; a model from before there was such a table has none."""
+    if not (folder / _FILE.format("places")).exists():
+        return empty_ease(products)
     return Ease(*(mapped(folder / _FILE.format(name)) for name in Ease._fields))
 
 
 def empty_ease(products: int) -> Ease:
     """The weights of a log that tells nothing."""
-    return Ease(np.full(products, -1), np.empty((0, 0), np.int64), np.empty((0, 0), np.float32))
+    none = np.empty((0, 0), np.int64)
+    return Ease(np.full(products, -1), np.empty(0, np.int64), none, none.astype(np.float32))
 
 
 def fit_ease(engagements: pl.DataFrame, products: int) -> Ease:
@@ -76,7 +98,7 @@ def fit_ease(engagements: pl.DataFrame, products: int) -> Ease:
     mine = places[rows] >= 0
     ones = np.ones(int(mine.sum()), np.float32)
     seen = sp.csr_matrix((ones, (users[mine], places[rows[mine]])), (int(users.max()) + 1, len(modelled)))
-    return Ease(places, *_largest(_weights((seen.T @ seen).toarray())))
+    return Ease(places, modelled, *_largest(_weights((seen.T @ seen).toarray())))
 
 
 def _most(users: Ints) -> Ints:
@@ -86,13 +108,12 @@ def _most(users: Ints) -> Ints:
 
 
 def _weights(gram: Array) -> Array:
-    """-P_ij / P_jj at [j, i], float32, 0 on the diagonal; `gram` is overwritten."""
+    """-P_ij / P_jj at [i, j], float32, 0 on the diagonal; `gram` is overwritten."""
     corner = np.diag_indices(len(gram))
     gram[corner] += _RIDGE
     lower = scipy.linalg.cho_factor(gram, lower=True, overwrite_a=True, check_finite=False)
     inverse = scipy.linalg.cho_solve(lower, np.eye(len(gram), dtype=np.float32), overwrite_b=True, check_finite=False)
-    # P is symmetric, so a row of it is a column, and what foretells a product lies side by side.
-    weights = inverse / -np.diag(inverse)[:, None]
+    weights = inverse / -np.diag(inverse)
     weights[corner] = 0.0
     return np.asarray(weights, np.float32)
 

@@ -9,7 +9,7 @@ import pytest
 
 from indexer.arrays import Doubles
 from ranker import ease
-from ranker.ease import Ease, fit_ease, load_ease
+from ranker.ease import Ease, empty_ease, fit_ease, load_ease
 from ranker.history import CLICK, DISLIKE, PURCHASE, RETURN, VIEW, History
 
 PRODUCTS = 9
@@ -41,11 +41,12 @@ def seen(log: pl.DataFrame) -> Doubles:
 def dense(table: Ease) -> Doubles:
     """The weights [from, to]."""
     out = np.zeros((len(table.places),) * 2)
-    modelled = np.flatnonzero(table.places >= 0)
-    for to in modelled:
-        sources = table.sources[table.places[to]]
-        assert len(set(sources.tolist())) == len(sources)
-        out[modelled[sources], to] = table.weights[table.places[to]]
+    for row in np.flatnonzero(table.places >= 0):
+        place = table.places[row]
+        assert table.rows[place] == row
+        targets = table.targets[place]
+        assert len(set(targets.tolist())) == len(targets)
+        out[row, table.rows[targets]] = table.weights[place]
     return out
 
 
@@ -92,10 +93,10 @@ def test_the_largest_weights_of_either_sign_are_kept(
     monkeypatch.setattr(ease, "_KEPT", kept)
     few = fit_ease(log, PRODUCTS)
     assert few.places.tolist() == [*range(PRODUCTS - 1), -1]
-    assert few.sources.shape == few.weights.shape == (PRODUCTS - 1, kept)
-    for to in range(PRODUCTS - 1):
-        largest = np.sort(np.abs(whole[:, to]))[-kept:]
-        held = dense(few)[:, to]
+    assert few.targets.shape == few.weights.shape == (PRODUCTS - 1, kept)
+    for source in range(PRODUCTS - 1):
+        largest = np.sort(np.abs(whole[source]))[-kept:]
+        held = dense(few)[source]
         assert np.sort(np.abs(held[held != 0])) == pytest.approx(largest)
     assert (whole < 0).any()
     assert kept == 1 or (dense(few) < 0).any()
@@ -133,10 +134,57 @@ def test_scores_of_nothing(engaged: Engaged) -> None:
         assert empty.scores(history(1), np.array([0, 2])).tolist() == [0.0, 0.0]
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_what_a_history_foretells_is_scored_alike(seed: int, engaged: Engaged, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ease, "_RIDGE", 0.1)
+    table = fit_ease(random_log(seed, engaged), PRODUCTS)
+    walk = history(2, 5, 2, PRODUCTS - 1)
+    rows, sums = table.foretold(walk)
+    expected = dense(table)[[2, 5]].sum(0)
+    assert rows.tolist() == [row for row in range(PRODUCTS) if expected[row] > 0 and row not in (2, 5)]
+    assert sums == pytest.approx(expected[rows])
+    assert sums == pytest.approx(table.scores(walk, rows))
+    # Some are foretold not to be wanted.
+    assert (expected < 0).any()
+
+
+def test_a_history_that_is_not_modelled_foretells_nothing(engaged: Engaged) -> None:
+    rows, sums = fit_ease(random_log(0, engaged), PRODUCTS).foretold(history(PRODUCTS - 1))
+    assert len(rows) == len(sums) == 0
+
+
+def test_weights_go_by_product_wherever_the_rows_go(engaged: Engaged) -> None:
+    """Rows 8 to 2 in that order, then a new one: products 0 and 1 are gone."""
+    table = fit_ease(random_log(1, engaged), PRODUCTS)
+    came_from = np.array([8, 7, 6, 5, 4, 3, 2, -1])
+    carried = table.carried(came_from)
+    before, after = dense(table), np.zeros((8, 8))
+    for row in np.flatnonzero(carried.places >= 0):
+        place = carried.places[row]
+        there = carried.rows[carried.targets[place]]
+        after[row, there[there >= 0]] = carried.weights[place][there >= 0]
+    assert np.array_equal(after[:7, :7], before[np.ix_(came_from[:7], came_from[:7])])
+    assert carried.places[7] == -1
+    rows, sums = carried.foretold(history(2, 3))
+    assert set(rows.tolist()) <= set(range(7)) - {2, 3}
+    assert sums == pytest.approx(carried.scores(history(2, 3), rows))
+    again = carried.carried(np.arange(8))
+    assert all(np.array_equal(one, other) for one, other in zip(carried, again, strict=True))
+
+
+def test_an_empty_table_is_carried_too() -> None:
+    carried = empty_ease(3).carried(np.array([2, -1]))
+    assert carried.scores(history(0), np.array([0, 1])).tolist() == [0.0, 0.0]
+
+
 def test_what_is_saved_is_what_is_loaded(engaged: Engaged, tmp_path: Path) -> None:
     table = fit_ease(random_log(0, engaged), PRODUCTS)
     table.save(tmp_path)
-    for held, loaded in zip(table, load_ease(tmp_path), strict=True):
+    for held, loaded in zip(table, load_ease(tmp_path, PRODUCTS), strict=True):
         assert isinstance(loaded.base, np.memmap)
         assert held.dtype == loaded.dtype
         np.testing.assert_array_equal(held, loaded)
+
+
+def test_a_model_from_before_foretells_nothing(tmp_path: Path) -> None:
+    assert load_ease(tmp_path, 4).places.tolist() == [-1, -1, -1, -1]

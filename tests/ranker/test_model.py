@@ -21,6 +21,7 @@ from ranker.behaviour import Behaviour
 from ranker.boosted import Trees
 from ranker.card_network import CardNetwork
 from ranker.compiled_network import CompiledNetwork
+from ranker.ease import Ease
 from ranker.fusion import KINDS, by_rank
 from ranker.history import CLICK, EMPTY, VIEW, History
 from ranker.log import Sources
@@ -215,9 +216,10 @@ def test_what_was_fitted_comes_back_from_the_file(shop: Any) -> None:
     assert (shop.model.retrieval.candidates, shop.model.retrieval.weights) == (50, recalled["weights"])
     assert shop.model.retrieval.covisited is shop.model.catalogue.covisited
     assert len(shop.model.catalogue.covisited.rows) > 0
-    for table, file in zip(shop.model.catalogue.ease, ("places", "sources", "weights"), strict=True):
+    for table, file in zip(shop.model.catalogue.ease, Ease._fields, strict=True):
         np.testing.assert_array_equal(table, np.load(folder / f"ease_{file}.npy"))
-    assert len(shop.model.catalogue.ease.sources) > 0
+    assert len(shop.model.catalogue.ease.rows) > 0
+    assert shop.model.retrieval.ease is shop.model.catalogue.ease
 
 
 def test_members_saved_twice_are_the_same_bytes(shop: Any, tmp_path: Path) -> None:

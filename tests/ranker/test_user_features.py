@@ -26,7 +26,12 @@ def boots(catalogue: Callable[..., Catalogue], engaged: Callable[..., pl.DataFra
         "red dress",
         "boot polish 42",
         covisited=fit_covisited(engaged(("v", 0, 1.0), ("v", 2, 2.0)), 3),
-        ease=Ease(np.array([0, -1, 1]), np.array([[1, 0], [1, 0]]), np.array([[0.5, 0.0], [0.0, 0.25]], np.float32)),
+        ease=Ease(
+            places=np.array([0, -1, 1]),
+            rows=np.array([0, 2]),
+            targets=np.array([[1, 0], [1, 0]]),
+            weights=np.array([[0.25, 0.0], [0.0, 0.5]], np.float32),
+        ),
         price=[100.0, None, 10.0],
         brand=["Nord", "Nord", None],
         category=["Shoes", None, "Care"],
