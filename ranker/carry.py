@@ -61,8 +61,8 @@ def carry(store: Store, name: str, snapshot: IndexSnapshot, config: IndexerConfi
         space = load_space(folder, told["space"], reading)
         vectors = carried_vectors(space, old, snapshot, moves)
         load_covisited(folder).carried(moves.came_from).save(aside)
-        load_ease(folder, len(old)).carried(moves.came_from).save(aside)
         if told["fusion"] != UNRANKED:
+            load_ease(folder, len(old)).carried(moves.came_from).save(aside)
             _copy(folder, aside)
         return told | {
             "index": snapshot.id,

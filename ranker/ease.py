@@ -25,45 +25,29 @@ _FILE = "ease_{}.npy"
 class Ease(NamedTuple):
     """The product at place p foretells those at places `targets[p]`, with `weights[p]`, some of them below 0.
 
-    places int64 [products], -1 for a product that is not modelled; rows int64 [modelled], the product of each place, -1
-    where there is none any more; the others [modelled, kept], int64 and float32.
+    places int64 [products], -1 for a product that is not modelled; the others [modelled, kept], int64 and float32.
     """
 
     places: Ints
-    rows: Ints
     targets: Ints
     weights: Floats
 
     def scores(self, history: History, rows: Ints) -> Doubles:
         """The sum of the weights from the distinct products of the history to each of `rows`, float64 [rows]."""
-        if not len(self.rows):
+        if not len(self.targets):
             return np.zeros(len(rows))
-        places = self.places[rows]
-        return np.where(places < 0, 0.0, self._sums(history)[places])
-
-    def foretold(self, history: History) -> tuple[Ints, Doubles]:
-        """What a history foretells beside its own products: rows, and their sums of weights, all above 0."""
-        sums = self._sums(history)
-        places = np.flatnonzero((sums > 0) & (self.rows >= 0))
-        places = places[~np.isin(self.rows[places], history.rows)]
-        return self.rows[places], sums[places]
-
-    def _sums(self, history: History) -> Doubles:
-        """By place, float64 [modelled]."""
-        own = np.unique(self.places[list(history.rows)])
+        own, places = np.unique(self.places[list(history.rows)]), self.places[rows]
         own = own[own >= 0]
         weights = self.weights[own].ravel().astype(np.float64)
-        return np.asarray(np.bincount(self.targets[own].ravel(), weights, len(self.rows)), np.float64)
+        sums = np.bincount(self.targets[own].ravel(), weights, len(self.targets))
+        return np.where(places < 0, 0.0, sums[places])
 
     def carried(self, came_from: Ints) -> "Ease":
         """The weights for other rows, of which row i was `came_from[i]` here, -1 if it is new and not modelled."""
-        places = np.where(came_from >= 0, self.places[came_from], -1)
-        rows = np.full(len(self.rows), -1)
-        rows[places[places >= 0]] = np.flatnonzero(places >= 0)
-        return Ease(places, rows, self.targets, self.weights)
+        return Ease(np.where(came_from >= 0, self.places[came_from], -1), self.targets, self.weights)
 
     def save(self, folder: Path) -> None:
-        """Write the four arrays."""
+        """Write the three arrays."""
         for name, array in self._asdict().items():
             np.save(folder / _FILE.format(name), array)
 
@@ -77,8 +61,7 @@ def load_ease(folder: Path, products: int) -> Ease:
 
 def empty_ease(products: int) -> Ease:
     """The weights of a log that tells nothing."""
-    none = np.empty((0, 0), np.int64)
-    return Ease(np.full(products, -1), np.empty(0, np.int64), none, none.astype(np.float32))
+    return Ease(np.full(products, -1), np.empty((0, 0), np.int64), np.empty((0, 0), np.float32))
 
 
 def fit_ease(engagements: pl.DataFrame, products: int) -> Ease:
@@ -98,7 +81,7 @@ def fit_ease(engagements: pl.DataFrame, products: int) -> Ease:
     mine = places[rows] >= 0
     ones = np.ones(int(mine.sum()), np.float32)
     seen = sp.csr_matrix((ones, (users[mine], places[rows[mine]])), (int(users.max()) + 1, len(modelled)))
-    return Ease(places, modelled, *_largest(_weights((seen.T @ seen).toarray())))
+    return Ease(places, *_largest(_weights((seen.T @ seen).toarray())))
 
 
 def _most(users: Ints) -> Ints:

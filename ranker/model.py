@@ -202,13 +202,7 @@ def load_model(store: Store, name: str, snapshot: IndexSnapshot, config: Indexer
     ease = load_ease(folder, len(snapshot))
     catalogue = Catalogue(product_table(snapshot), snapshot.lexical, space.vectors, covisited, ease)
     retrieval = Retrieval(
-        snapshot.index,
-        snapshot.lexical,
-        space.index,
-        covisited,
-        recalled["candidates"],
-        recalled["weights"],
-        ease,
+        snapshot.index, snapshot.lexical, space.index, covisited, recalled["candidates"], recalled["weights"]
     )
     return Model(name, manifest, space, members, catalogue, retrieval)
 

@@ -10,7 +10,6 @@ from indexer.index import NOTHING, Index
 from indexer.lexical import LexicalIndex
 from ranker.behaviour import LATELY, MONTH, Behaviour
 from ranker.covisited import Covisited
-from ranker.ease import Ease
 from ranker.features import Context
 from ranker.history import History
 
@@ -51,7 +50,6 @@ class Retrieval(NamedTuple):
     covisited: Covisited
     candidates: int
     weights: Mapping[str, Weights]
-    ease: Ease
 
     def channels(self, context: Context, behaviour: Behaviour, mask: Mask | None = None) -> list[Channel]:
         """What each channel proposes for one request."""
@@ -110,8 +108,7 @@ class Retrieval(NamedTuple):
     ) -> list[Channel]:
         first = [] if near is None else [near]
         if context.query_vector is None:
-            foretold = for_foretold(self.ease, context.history, self.candidates, mask)
-            return first + foretold + for_user(self.covisited, behaviour, context, self.candidates, mask)
+            return first + for_user(self.covisited, behaviour, context, self.candidates, mask)
         return first + for_query(self.lexical, behaviour, context, self.candidates, mask)
 
 
@@ -197,13 +194,6 @@ def for_neighbours(covisited: Covisited, history: History, k: int, mask: Mask | 
     scores = np.bincount(where, weights, minlength=len(rows)).astype(np.float64)
     fresh = ~np.isin(rows, history.rows)
     return _best("covisited", rows[fresh], scores[fresh], k, mask)
-
-
-def for_foretold(ease: Ease, history: History, k: int, mask: Mask | None) -> list[Channel]:
-    """The products that a history foretells by regression, itself left out; no channel where nothing is modelled."""
-    if not len(ease.rows) or not history.rows:
-        return []
-    return [_best("ease", *ease.foretold(history), k, mask)]
 
 
 def for_history(history: History, k: int, mask: Mask | None) -> Channel:

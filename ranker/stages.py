@@ -53,13 +53,7 @@ def make_stages(
         before = prepared.engagements.filter(pl.col("time") < since)
         covisited, ease = fit_covisited(before, len(snapshot)), fit_ease(before, len(snapshot))
         retrieval = Retrieval(
-            snapshot.index,
-            snapshot.lexical,
-            space.index,
-            covisited,
-            config.candidates,
-            dict(weights),
-            ease,
+            snapshot.index, snapshot.lexical, space.index, covisited, config.candidates, dict(weights)
         )
         stages.append(Stage(since, Catalogue(table, snapshot.lexical, space.vectors, covisited, ease), retrieval))
     return stages

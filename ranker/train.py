@@ -83,8 +83,8 @@ def train(
     def fill(folder: Path) -> Mapping[str, Any]:
         # What is served has seen the whole log, as a server's histories have.
         fit_covisited(prepared.engagements, len(snapshot)).save(folder)
-        fit_ease(prepared.engagements, len(snapshot)).save(folder)
         if ranking:
+            fit_ease(prepared.engagements, len(snapshot)).save(folder)
             ranking.save(folder)
         return {
             "index": snapshot.id,

@@ -160,7 +160,7 @@ def test_the_ranking_and_its_report_are_copied(carrying: Carrying) -> None:
     was, now = (carrying.store.path("models", name) for name in (shop.model.id, model.id))
     files = {str(path.relative_to(was)) for path in was.rglob("*") if path.is_file()}
     assert {str(path.relative_to(now)) for path in now.rglob("*") if path.is_file()} == files
-    rows = {"manifest.json", "products.npy", "ease_places.npy", "ease_rows.npy"}
+    rows = {"manifest.json", "products.npy", "ease_places.npy"}
     rows |= {f"covisited_{part}.npy" for part in ("offsets", "rows", "weights")}
     for name in files - rows:
         assert (now / name).read_bytes() == (was / name).read_bytes(), name

@@ -27,7 +27,7 @@ Replayed = Callable[..., list[tuple[Slice, Example]]]
 def staged(goods: Catalogue, candidates: int = 4, since: float = -inf) -> Stage:
     products = ExactIndex(goods.space)
     titles = ExactIndex(goods.table.vectors)
-    return Stage(since, goods, Retrieval(titles, goods.lexical, products, goods.covisited, candidates, {}, goods.ease))
+    return Stage(since, goods, Retrieval(titles, goods.lexical, products, goods.covisited, candidates, {}))
 
 
 @pytest.fixture

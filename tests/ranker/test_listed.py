@@ -12,7 +12,6 @@ from indexer.lexical import LexicalIndex
 from ranker import recall
 from ranker.behaviour import LATELY, MONTH, Behaviour
 from ranker.covisited import Covisited
-from ranker.ease import empty_ease
 from ranker.features import Context
 from ranker.history import CLICK, EMPTY, Engagement, History
 from ranker.recall import Retrieval
@@ -56,7 +55,7 @@ def retrieval(titles: Watched, vectors: Floats) -> Retrieval:
     neighbours = np.arange(ROWS) ^ 1
     covisited = Covisited(np.arange(ROWS + 1), neighbours, np.ones(ROWS, np.float32))
     lexical = LexicalIndex.build([f"boot model {row}" for row in range(ROWS)])
-    return Retrieval(titles, lexical, Watched(-vectors), covisited, K, {}, empty_ease(ROWS))
+    return Retrieval(titles, lexical, Watched(-vectors), covisited, K, {})
 
 
 def without(rows: Ints | Sequence[int]) -> Mask:

@@ -13,7 +13,6 @@ from indexer.lexical import LexicalIndex
 from ranker import recall
 from ranker.behaviour import LATELY, MONTH, Behaviour
 from ranker.covisited import Covisited, fit_covisited
-from ranker.ease import Ease, empty_ease
 from ranker.features import Context
 from ranker.history import CLICK, EMPTY, PURCHASE, Engagement, History
 from ranker.recall import Channel, Retrieval
@@ -45,15 +44,7 @@ def covisited(engaged: Callable[..., pl.DataFrame]) -> Covisited:
 def retrieval(index: ExactIndex, covisited: Covisited) -> Retrieval:
     """Titles are numbers in words; the product space is the titles' own, turned about."""
     titles = [f"boot {'red' if row % 3 else 'blue'} model {row}" for row in range(20)]
-    return Retrieval(index, LexicalIndex.build(titles), ExactIndex(-index.vectors), covisited, 6, {}, foretelling())
-
-
-def foretelling() -> Ease:
-    """15 foretells 3 more than 2, and not itself; 2 foretells that 3 is not wanted."""
-    places = np.full(20, -1)
-    places[[2, 3, 15]] = [0, 1, 2]
-    weights = np.array([[-0.5, 0.0], [0.0, 0.0], [0.25, 0.375]], np.float32)
-    return Ease(places, np.array([2, 3, 15]), np.array([[1, 2], [0, 2], [0, 1]]), weights)
+    return Retrieval(index, LexicalIndex.build(titles), ExactIndex(-index.vectors), covisited, 6, {})
 
 
 def names(channels: Sequence[Channel]) -> list[str]:
@@ -220,28 +211,13 @@ def test_user_candidates_come_from_all_channels(retrieval: Retrieval, index: Exa
     # The user's vector is looked up among the products, whose vectors are the titles' turned about.
     context = Context(NOW, history, user_vector=-index.vectors[12])
     found = retrieval.recall(context, behaviour)
-    assert names(found.channels) == ["user", "ease", "covisited", "history", "popular", "trending"]
-    assert [each.rows[0] for each in found.channels] == [12, 3, 16, 15, 0, 0]
+    assert names(found.channels) == ["user", "covisited", "history", "popular", "trending"]
+    assert [each.rows[0] for each in found.channels] == [12, 16, 15, 0, 0]
     assert len(found.rows) == 6
     assert set(found.rows.tolist()) < {int(row) for each in found.channels for row in each.rows}
     assert (np.diff(found.scores) <= 0).all()
     without = retrieval.channels(context._replace(user_vector=None), behaviour)
-    assert names(without) == ["ease", "covisited", "history", "popular", "trending"]
-
-
-def test_what_a_history_foretells_is_proposed_best_first() -> None:
-    [each] = recall.for_foretold(foretelling(), History((15,), (CLICK,), (1.0,)), 6, None)
-    assert (each.name, each.rows.tolist(), each.scores.tolist()) == ("ease", [3, 2], [0.375, 0.25])
-    [each] = recall.for_foretold(foretelling(), History((15, 2), (CLICK,) * 2, (1.0, 2.0)), 6, None)
-    # 0.375 - 0.5, and the history's own.
-    assert each.rows.tolist() == []
-    [each] = recall.for_foretold(foretelling(), History((15,), (CLICK,), (1.0,)), 1, None)
-    assert each.rows.tolist() == [3]
-
-
-def test_where_nothing_is_foretold_there_is_no_channel() -> None:
-    assert recall.for_foretold(foretelling(), EMPTY, 6, None) == []
-    assert recall.for_foretold(empty_ease(20), History((15,), (CLICK,), (1.0,)), 6, None) == []
+    assert names(without) == ["covisited", "history", "popular", "trending"]
 
 
 def test_stranger_gets_the_popular(retrieval: Retrieval, behaviour: Behaviour) -> None:

@@ -15,7 +15,6 @@ from indexer.lexical import LexicalIndex
 from indexer.text import normalise, tokens
 from ranker.behaviour import Behaviour
 from ranker.covisited import Covisited
-from ranker.ease import empty_ease
 from ranker.features import Context
 from ranker.history import EMPTY
 from ranker.recall import Retrieval
@@ -34,7 +33,7 @@ def test_a_chinese_title_is_found_though_the_encoder_knows_english_only(count: i
     rows_of = Counter(token for words in lists for token in words)
     encoder = load_encoder(IndexerConfig.model_validate({"device": "cpu", "threads": 1}))
     index = ExactIndex(encoder.encode(titles))
-    retrieval = Retrieval(index, LexicalIndex.build(titles), index, NOBODY, 200, {}, empty_ease(len(titles)))
+    retrieval = Retrieval(index, LexicalIndex.build(titles), index, NOBODY, 200, {})
     asked = range(0, len(titles), 9)
     queries = []
     for row in asked:

@@ -31,8 +31,9 @@ def test_a_log_too_short_to_learn_from_makes_a_model_without_members(shop: Any, 
     assert (model.space.tower is not None) == tower
     assert (len(model.retrieval.covisited.rows) > 0) == bool(rows)
     assert stored_report(shop.store, name) is None
-    assert (len(model.retrieval.ease.rows) > 0) == bool(rows)
-    assert {"network.safetensors", "trees.txt", "schema.json", "report/report.json"}.isdisjoint(manifest["files"])
+    assert {"network.safetensors", "trees.txt", "ease_weights.npy", "schema.json", "report/report.json"}.isdisjoint(
+        manifest["files"]
+    )
     with pytest.raises(InputError, match=f"Nothing to evaluate: model {name} has no ranking"):
         evaluate_again(model, shop.config, shop.snapshot, shop.encoder, shop.sources, lambda _: None)
 

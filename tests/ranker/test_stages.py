@@ -108,7 +108,7 @@ def test_recall_is_weighed_by_kind_on_the_members_requests(
     weights, said = fitted([*members, *few, *later], walks, snapshot, space, encoder)
     # Nine queries are too few to learn from; those of later slices do not count.
     assert set(weights) == {"user"}
-    assert set(weights["user"]) == {"covisited", "ease", "history", "popular", "trending"}
+    assert set(weights["user"]) == {"covisited", "history", "popular", "trending"}
     assert len(said) == 1
     assert "recall by user" in said[0]
     assert fitted(later, walks, snapshot, space, encoder)[0] == {}

@@ -28,7 +28,6 @@ def boots(catalogue: Callable[..., Catalogue], engaged: Callable[..., pl.DataFra
         covisited=fit_covisited(engaged(("v", 0, 1.0), ("v", 2, 2.0)), 3),
         ease=Ease(
             places=np.array([0, -1, 1]),
-            rows=np.array([0, 2]),
             targets=np.array([[1, 0], [1, 0]]),
             weights=np.array([[0.25, 0.0], [0.0, 0.5]], np.float32),
         ),

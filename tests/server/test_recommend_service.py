@@ -17,10 +17,8 @@ def test_a_known_user(server: Running) -> None:
         answer = server.recommend(RecommendRequest(user_id=user, page_size=50))
         assert answer.fallback == Fallback.NONE
         assert len(set(ids(answer))) == 50
-        assert all(
-            channels(hit) <= {"USER", "COVISITED", "EASE", "HISTORY", "POPULAR", "TRENDING"} for hit in answer.hits
-        )
-        assert {"USER", "COVISITED", "EASE", "HISTORY"} <= set().union(*(channels(hit) for hit in answer.hits))
+        assert all(channels(hit) <= {"USER", "COVISITED", "HISTORY", "POPULAR", "TRENDING"} for hit in answer.hits)
+        assert {"USER", "COVISITED", "HISTORY"} <= set().union(*(channels(hit) for hit in answer.hits))
         assert all(hit.member_scores.HasField("network") for hit in answer.hits)
         assert answer.info.attribution_token
         stages = [timing.stage for timing in answer.info.timings]

@@ -72,7 +72,6 @@ class RecallSource(_message.Message):
         ENGAGED: _ClassVar[RecallSource.Channel]
         COVISITED: _ClassVar[RecallSource.Channel]
         TRENDING: _ClassVar[RecallSource.Channel]
-        EASE: _ClassVar[RecallSource.Channel]
     CHANNEL_UNSPECIFIED: RecallSource.Channel
     DENSE: RecallSource.Channel
     USER: RecallSource.Channel
@@ -83,7 +82,6 @@ class RecallSource(_message.Message):
     ENGAGED: RecallSource.Channel
     COVISITED: RecallSource.Channel
     TRENDING: RecallSource.Channel
-    EASE: RecallSource.Channel
     CHANNEL_FIELD_NUMBER: _ClassVar[int]
     RANK_FIELD_NUMBER: _ClassVar[int]
     SCORE_FIELD_NUMBER: _ClassVar[int]
