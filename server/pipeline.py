@@ -180,6 +180,8 @@ def _without(rows: int | Ints, mask: Mask) -> Mask:
 
 def _left_out(ask: Ask, context: Context) -> Ints:
     """The rows that the user did with what the request excludes; what was rated low was rated."""
+    if not ask.excluded:
+        return np.empty(0, np.int64)
     history, disliked = context.history, context.disliked if RATING in ask.excluded else EMPTY
     rows = [row for row, kind in zip(history.rows, history.kinds, strict=True) if kind in ask.excluded]
     return np.array([*rows, *disliked.rows], np.int64)
