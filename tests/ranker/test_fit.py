@@ -160,9 +160,10 @@ def test_alpha_heeds_the_long_slice_of_the_members(
     fitted: tuple[Members, list[str]], slices: dict[Slice, list[Example]], space: np.ndarray
 ) -> None:
     """A calibration slice of three lists says next to nothing: what the members' lists say decides."""
-    few = slices | {Slice.CALIBRATE: slices[Slice.CALIBRATE][:3]}
+    members = lists(1_500, int(Slice.MEMBERS))
+    few = slices | {Slice.MEMBERS: members, Slice.CALIBRATE: slices[Slice.CALIBRATE][:3]}
     rng = np.random.default_rng(0)
-    signal = [example.features[:, SIGNAL].astype(np.float64) for example in slices[Slice.MEMBERS]]
+    signal = [example.features[:, SIGNAL].astype(np.float64) for example in members]
     vague = [each + 2 * rng.normal(size=LIST) for each in signal]
     alphas = [
         fit._alpha(fitted[0], fit._Scores(*pair), few, space, CONFIG) for pair in ((signal, vague), (vague, signal))

@@ -120,6 +120,8 @@ def test_scores_of_answered_lists_are_no_probabilities(config: RankerConfig) -> 
 
 def test_trees_do_not_learn_the_place(config: RankerConfig) -> None:
     """Clicks favour the first places, which were given by price: a place is accounted for beside the trees."""
+    # All of them: those that are misled would stop at once, having learnt nothing yet.
+    config = config.model_copy(update={"tree_patience": 0})
     test = lists(100, 2)
     informed = fit_trees(clicked(400, 0), lists(100, 1), NAMES, config)
     unaware = clicked(400, 0)

@@ -47,14 +47,14 @@ def test_truth_values_and_nothing_at_all() -> None:
 @pytest.mark.parametrize("kind", ["search", "recommend"])
 def test_a_page_shows_no_more_of_a_brand_than_asked(server: Running, kind: str) -> None:
     ask: Any = {
-        "search": lambda **more: server.search(SearchRequest(query="boots", page_size=12, **more)),
-        "recommend": lambda **more: server.recommend(RecommendRequest(page_size=12, **more)),
+        "search": lambda **more: server.search(SearchRequest(query="boots", page_size=24, **more)),
+        "recommend": lambda **more: server.recommend(RecommendRequest(page_size=24, **more)),
     }[kind]
     plain, diverse = ask(), ask(diversity=Wanted(column="brand", most=1))
     assert max(Counter(hit.product.brand for hit in plain.hits).values()) > 1
     assert max(Counter(hit.product.brand for hit in diverse.hits).values()) == 1
     assert diverse.hits[0].product.id == plain.hits[0].product.id
-    assert [hit.rank for hit in diverse.hits] == list(range(1, 13))
+    assert [hit.rank for hit in diverse.hits] == list(range(1, 25))
 
 
 def test_all_pages_together_hold_what_they_held(server: Running) -> None:
