@@ -62,7 +62,7 @@ def carry(store: Store, name: str, snapshot: IndexSnapshot, config: IndexerConfi
         vectors = carried_vectors(space, old, snapshot, moves)
         load_covisited(folder).carried(moves.came_from).save(aside)
         if told["fusion"] != UNRANKED:
-            load_ease(folder, len(old)).carried(moves.came_from).save(aside)
+            load_ease(folder).carried(moves.came_from).save(aside)
             _copy(folder, aside)
         return told | {
             "index": snapshot.id,

@@ -9,6 +9,7 @@ import scipy.linalg
 import scipy.sparse as sp
 
 from indexer.arrays import Array, Doubles, Floats, Ints, mapped
+from indexer.errors import SnapshotError
 from ranker.history import DISLIKE, RETURN, History
 
 # Products that are foretold and foretell, those that most users engaged with: a matrix of the square of their number is
@@ -52,11 +53,14 @@ class Ease(NamedTuple):
             np.save(folder / _FILE.format(name), array)
 
 
-def load_ease(folder: Path, products: int) -> Ease:
-    """Open what `Ease.save` wrote, memory-mapped; a model from before there was such a table has none."""
-    if not (folder / _FILE.format("places")).exists():
-        return empty_ease(products)
-    return Ease(*(mapped(folder / _FILE.format(name)) for name in Ease._fields))
+def load_ease(folder: Path) -> Ease:
+    """Open what `Ease.save` wrote, memory-mapped. Raises `SnapshotError` where it is missing."""
+    try:
+        return Ease(*(mapped(folder / _FILE.format(name)) for name in Ease._fields))
+    except FileNotFoundError as error:
+        raise SnapshotError(
+            f"{error.filename} is missing: the model is damaged, or an earlier one. Train again: `vitrine train`."
+        ) from error
 
 
 def empty_ease(products: int) -> Ease:

@@ -20,7 +20,7 @@ from ranker import features
 from ranker.boosted import Trees
 from ranker.compiled_network import CompiledNetwork
 from ranker.covisited import load_covisited
-from ranker.ease import load_ease
+from ranker.ease import empty_ease, load_ease
 from ranker.features import Catalogue
 from ranker.fusion import Fusion, Isotonic, Platt, by_rank
 from ranker.products import product_table
@@ -199,7 +199,8 @@ def load_model(store: Store, name: str, snapshot: IndexSnapshot, config: Indexer
     compiled = partial(_compiled, space=space.vectors, rows=recalled["candidates"], wanted=config.device)
     members = None if manifest["fusion"] == UNRANKED else _load_members(folder, name, compiled)
     covisited = load_covisited(folder)
-    ease = load_ease(folder, len(snapshot))
+    # Without members nothing reads features, and nothing was saved for them.
+    ease = load_ease(folder) if members else empty_ease(len(snapshot))
     catalogue = Catalogue(product_table(snapshot), snapshot.lexical, space.vectors, covisited, ease)
     retrieval = Retrieval(
         snapshot.index, snapshot.lexical, space.index, covisited, recalled["candidates"], recalled["weights"]

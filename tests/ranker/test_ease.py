@@ -8,6 +8,7 @@ import polars as pl
 import pytest
 
 from indexer.arrays import Doubles
+from indexer.errors import SnapshotError
 from ranker import ease
 from ranker.ease import Ease, empty_ease, fit_ease, load_ease
 from ranker.history import CLICK, DISLIKE, PURCHASE, RETURN, VIEW, History
@@ -160,11 +161,12 @@ def test_an_empty_table_is_carried_too() -> None:
 def test_what_is_saved_is_what_is_loaded(engaged: Engaged, tmp_path: Path) -> None:
     table = fit_ease(random_log(0, engaged), PRODUCTS)
     table.save(tmp_path)
-    for held, loaded in zip(table, load_ease(tmp_path, PRODUCTS), strict=True):
+    for held, loaded in zip(table, load_ease(tmp_path), strict=True):
         assert isinstance(loaded.base, np.memmap)
         assert held.dtype == loaded.dtype
         np.testing.assert_array_equal(held, loaded)
 
 
-def test_a_model_from_before_foretells_nothing(tmp_path: Path) -> None:
-    assert load_ease(tmp_path, 4).places.tolist() == [-1, -1, -1, -1]
+def test_what_is_missing_is_told(tmp_path: Path) -> None:
+    with pytest.raises(SnapshotError, match=r"ease_places\.npy is missing.*Train again"):
+        load_ease(tmp_path)
