@@ -22,7 +22,7 @@ from indexer.store import Store
 from indexer.tuned import encoder_of
 from ranker import evaluate, features, trees
 from ranker.config import RankerConfig
-from ranker.examples import Example, Slice
+from ranker.examples import Example, Slice, as_shown
 from ranker.significance import paired
 from ranker.train import gather, shortfall
 from ranker.trees import Rows
@@ -44,6 +44,7 @@ def rows(examples: list[Example], left_out: list[int]) -> Rows:
 def worth(slices: dict[Slice, list[Example]], config: RankerConfig, say: Say) -> list[dict[str, Any]]:
     """One line a feature, the most missed first: share of gain, NDCG@10 lost without it with interval and p."""
     fit, later, test = (slices[part] for part in (Slice.MEMBERS, Slice.CALIBRATE, Slice.TEST))
+    fit = [as_shown(example) for example in fit]
 
     def ranked_without(left_out: list[int]) -> tuple[Doubles, lgb.Booster]:
         booster = trees.fit_trees(rows(fit, left_out), rows(later, left_out), features.NAMES, config)

@@ -26,9 +26,9 @@ class RankerConfig(Table):
         "ratings are wanted from recall, low ones are nothing.",
     )
     time_cuts: tuple[float, float, float, float] = Field(
-        (0.5, 0.8, 0.85, 0.9),
+        (0.3, 0.8, 0.85, 0.9),
         description="Where the slices of the log begin, as shares of its requests in time order: up to the first the "
-        "user tower and the neighbours are fitted, then the members, then calibration, validation and test.",
+        "encoder and the user tower are fitted, then the members, then calibration, validation and test.",
     )
     encoder_share: float = Field(
         0.5, gt=0, lt=0.8, description="Share of the judged queries that `vitrine train encoder` is fitted on."

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from indexer.arrays import Array, Doubles, Floats, Ints
+from indexer.arrays import Array, Doubles, Floats, Ints, Mask
 from indexer.text import normalise, query_key
 from ranker import features
 from ranker.behaviour import Behaviour
@@ -28,8 +28,8 @@ class Slice(IntEnum):
 
     TOWER = 0  # fit the encoder, the user tower and the neighbours
     MEMBERS = 1  # fit the network and the trees, and alpha on their out-of-fold scores
-    CALIBRATE = 2  # stop their training, calibrate, fit alpha
-    VALIDATE = 3  # choose the fusion and the thresholds
+    CALIBRATE = 2  # stop their training, calibrate, fit alpha; then fit them again with it
+    VALIDATE = 3  # choose the fusion and the thresholds; then fit the members again with it
     TEST = 4  # report, nothing else
 
 
@@ -40,7 +40,9 @@ _QUERY_CUTS = (0.8, 0.85, 0.9)
 class Example(NamedTuple):
     """One ranked list with its answers. `recall_scores` and `missed` are empty where the list was logged or judged.
 
-    `answered`: every row was judged or rated, so that a grade of 0 means no, not that nobody was asked.
+    `features` are as serving sees them, with every row at the first place; `positions` are the places that the rows
+    were shown at, where they were logged. `answered`: every row was judged or rated, so that a grade of 0 means no, not
+    that nobody was asked.
     """
 
     context: Context
@@ -50,6 +52,7 @@ class Example(NamedTuple):
     missed: Doubles
     recall_scores: Doubles
     answered: bool = False
+    positions: Ints | None = None
 
 
 class Stage(NamedTuple):
@@ -88,8 +91,8 @@ def replay(
 ) -> Iterator[tuple[Slice, Example]]:
     """An example for each request, which must come in time order, as `events` and `stages` do.
 
-    At a request, `behaviour` holds the events strictly before it, and no later one. Requests of the slice MEMBERS keep
-    the positions they were logged with; all others are seen as serving sees them.
+    At a request, `behaviour` holds the events strictly before it, and no later one. Recalled lists of the slice MEMBERS
+    come thinned.
     """
     for request, part, context, stage in moments(requests, events, behaviour, stages, space, embed):
         example = _example(request, part, context, stage, behaviour)
@@ -129,26 +132,44 @@ def moments(
     behaviour.apply_all(events)
 
 
+def thinned(example: Example) -> Example:
+    """The rows of a recalled list that the members are fitted on; other lists stay whole."""
+    if not len(example.recall_scores):
+        return example
+    kept = _kept(example.grades > 0)
+    return example._replace(
+        rows=example.rows[kept],
+        features=example.features[kept],
+        grades=example.grades[kept],
+        recall_scores=example.recall_scores[kept],
+    )
+
+
+def as_shown(example: Example) -> Example:
+    """The list with its rows at the places they were shown at, where those were logged."""
+    if example.positions is None:
+        return example
+    return example._replace(features=features.placed(example.features, example.positions))
+
+
 def _example(request: Request, part: Slice, context: Context, stage: Stage, behaviour: Behaviour) -> Example | None:
-    rows, scores, positions = request.rows, np.empty(0), None
+    rows, scores = request.rows, np.empty(0)
     if rows is None:
         found = stage.retrieval.recall(context, behaviour)
         rows, scores = found.rows, found.scores
         if part is Slice.MEMBERS:
-            kept = _kept(rows, request)
+            # Before the features are made: most of the lists are of this slice.
+            kept = _kept(graded(request, rows)[0] > 0)
             rows, scores = rows[kept], scores[kept]
-    elif part is Slice.MEMBERS:
-        positions = request.positions
     if not len(rows):
         return None
     grades, missed = graded(request, rows)
-    matrix = features.matrix(context, rows, stage.catalogue, behaviour, positions)
+    matrix = features.matrix(context, rows, stage.catalogue, behaviour)
     answered = request.rows is not None and request.positions is None
-    return Example(context, rows, matrix, grades, missed, scores, answered)
+    return Example(context, rows, matrix, grades, missed, scores, answered, request.positions)
 
 
-def _kept(rows: Ints, request: Request) -> Ints:
-    """The places of a recalled list that the members are fitted on."""
-    wanted = np.flatnonzero(np.isin(rows, list(request.wanted)))
-    others = np.linspace(0, len(rows) - 1, min(_FIT_ROWS, len(rows))).astype(np.int64)
-    return np.union1d(others, wanted)
+def _kept(wanted: Mask) -> Ints:
+    """The places of a recalled list that the members are fitted on, by which of its rows were wanted."""
+    others = np.linspace(0, len(wanted) - 1, min(_FIT_ROWS, len(wanted))).astype(np.int64)
+    return np.union1d(others, np.flatnonzero(wanted))

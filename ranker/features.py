@@ -21,10 +21,14 @@ _PURCHASES = 5.0
 
 Column = Doubles | float
 
+# Lifetimes set against each other, a short one and a long one: what rises sells more of late than before. Trees split
+# on one column at a time, so the difference is a column of its own.
+TRENDS = ((0, 2), (1, 3))
 QUERY = (*match_features.NAMES, "title_cosine", "space_cosine", "query_frequency", "query_engaged", "query_share")
 PRODUCT = (
     *("log_price", "in_stock", "title_tokens"),
     *(f"popularity_{lifetime:.0f}d" for lifetime in LIFETIMES),
+    *(f"trend_{LIFETIMES[longer]:.0f}d" for _, longer in TRENDS),
     *("product_age", "product_users", "repeat_rate", "return_rate"),
 )
 # Licensed difference between training and serving, the only one: a logged row knows the place it was shown at, a
@@ -67,13 +71,10 @@ def fingerprint() -> str:
     return hashlib.sha256("\n".join(NAMES).encode()).hexdigest()[:16]
 
 
-def matrix(
-    context: Context, rows: Ints, catalogue: Catalogue, behaviour: Behaviour, positions: Ints | None = None
-) -> Floats:
-    """Features float32 [rows, NAMES] of the candidate `rows`; NaN where a feature does not apply.
+def matrix(context: Context, rows: Ints, catalogue: Catalogue, behaviour: Behaviour) -> Floats:
+    """Features float32 [rows, NAMES] of the candidate `rows`, all at the first place; NaN where one does not apply.
 
-    `positions` (1 is the first place) is given for logged impressions only. A feature never sees what `behaviour` and
-    `context.history` do not hold, so it is as of their time.
+    A feature never sees what `behaviour` and `context.history` do not hold, so it is as of their time.
     """
     columns: dict[str, Column] = {
         **_query_features(context, rows, catalogue, behaviour),
@@ -88,7 +89,7 @@ def matrix(
         "hour": context.now % _DAY // _HOUR,
         # Day 0 of the epoch was a Thursday.
         "weekday": (context.now // _DAY + 3) % 7,
-        "position": np.log(np.full(len(rows), FIRST_PLACE) if positions is None else positions),
+        "position": float(np.log(FIRST_PLACE)),
     }
     out = np.empty((len(rows), len(NAMES)), np.float32)
     for i, name in enumerate(NAMES):
@@ -96,10 +97,10 @@ def matrix(
     return out
 
 
-def unplaced(matrix: Floats) -> Floats:
-    """A feature matrix as serving sees it: every row at the first place."""
+def placed(matrix: Floats, positions: Ints | int) -> Floats:
+    """A feature matrix with its rows at the places they were shown at (1 is the first); training alone sees such."""
     shown = matrix.copy()
-    shown[:, PLACE] = np.log(FIRST_PLACE)
+    shown[:, PLACE] = np.log(positions)
     return shown
 
 
@@ -142,6 +143,7 @@ def _product_features(context: Context, rows: Ints, table: ProductTable, behavio
         "in_stock": table.in_stock[rows],
         "title_tokens": (table.tokens.offsets[rows + 1] - table.tokens.offsets[rows]).astype(np.float64),
         **{f"popularity_{lifetime:.0f}d": popularity[i] for i, lifetime in enumerate(LIFETIMES)},
+        **{f"trend_{LIFETIMES[longer]:.0f}d": popularity[recent] - popularity[longer] for recent, longer in TRENDS},
         # Days since anybody first engaged with it: unknown for a product nobody has.
         "product_age": np.where(np.isfinite(age), np.log1p(np.maximum(age, 0.0)), np.nan),
         "product_users": np.log1p(users),

@@ -11,18 +11,22 @@ from indexer.arrays import Array, Doubles, Floats
 from ranker import evaluate, features, trees
 from ranker.boosted import Trees
 from ranker.config import RankerConfig
-from ranker.examples import Example, Slice
+from ranker.examples import Example, Slice, as_shown, thinned
 from ranker.fusion import KINDS, Fusion, best_threshold, fit_alpha, fit_isotonic, fit_platt
 from ranker.model import Members, stacked_features
 from ranker.significance import paired
 from ranker.stages import Say
-from ranker.train_network import fit_network, logits
+from ranker.train_network import fit_network, logits, train_network
 from ranker.trees import Rows
 from ranker.weights import weights_of
 
 _FOLDS = 2
 # Share of the lists whose logit is hidden from the stacked trees, so that they can do without it when time is short.
 _HIDDEN = 0.15
+
+# The columns of the trees that read the DNN's score.
+_READING = (*features.NAMES, "network_logit")
+_CPU = torch.device("cpu")
 
 # The level at which another fusion than `weighted` is chosen.
 _CHANCE = 0.05
@@ -35,19 +39,39 @@ class _Scores(NamedTuple):
     trees: list[Doubles]
 
 
+class _Fit(NamedTuple):
+    """Members fitted on MEMBERS, how long the DNN was trained, and its logits of MEMBERS out of fold."""
+
+    members: Members
+    parts: int
+    outside: list[Doubles]
+
+
 def fit_members(
     slices: Mapping[Slice, list[Example]], space: Floats, config: RankerConfig, device: torch.device, say: Say
 ) -> Members:
-    """Fit the members on MEMBERS, stopped on CALIBRATE, then calibrate and fuse them."""
-    fit, later = slices[Slice.MEMBERS], slices[Slice.CALIBRATE]
-    network = fit_network(fit, later, space, config, device, say)
+    """Fit the members twice: to find how long and how to fuse them, then as long on all lists before the test slice.
+
+    What is found, a first fit finds on lists that it was not fitted on. The newest lists tell most of what comes next,
+    so the members that rank have learned from them too.
+    """
+    first = _first_fit(slices, space, config, device, say)
+    say("the members once more, with the lists that they were stopped, calibrated and fused on")
+    return _fitted_again(first, slices, space, config, device)
+
+
+def _first_fit(
+    slices: Mapping[Slice, list[Example]], space: Floats, config: RankerConfig, device: torch.device, say: Say
+) -> _Fit:
+    """Fit on MEMBERS, stopped on CALIBRATE, then calibrate and fuse."""
+    fit, later = [as_shown(e) for e in slices[Slice.MEMBERS]], slices[Slice.CALIBRATE]
+    network, parts = fit_network(fit, later, space, config, device, say)
     say("trees")
     plain = trees.fit_trees(_rows(fit), _rows(later), features.NAMES, config)
     say("out-of-fold scores of the DNN and the trees, then trees that read or correct the DNN's")
-    outside = _out_of_fold(fit, later, space, config, device)
-    inside = logits(network, later, space, torch.device("cpu"))
-    names = [*features.NAMES, "network_logit"]
-    stacked = trees.fit_trees(_rows(fit, _hidden(outside.network, config.seed)), _rows(later, inside), names, config)
+    outside = _out_of_fold(slices[Slice.MEMBERS], later, space, config, device)
+    inside = logits(network, later, space, _CPU)
+    stacked = trees.fit_trees(_rows(fit, _hidden(outside.network, config.seed)), _rows(later, inside), _READING, config)
     log_odds = {
         "network": fit_platt(np.concatenate(inside), _positive(later, config)),
         "trees": fit_platt(trees.score(plain, _rows(later).features), _positive(later, config)),
@@ -58,7 +82,30 @@ def fit_members(
     )
     unfitted = Fusion("weighted", 0.5, log_odds, {}, {})
     unfused = Members(weights_of(network), Trees.of(plain), Trees.of(stacked), Trees.of(residual), unfitted)
-    return replace(unfused, fusion=_fit_fusion(unfused, outside, slices, space, config, say))
+    fusion = _fit_fusion(unfused, outside, slices, space, config, say)
+    return _Fit(replace(unfused, fusion=fusion), parts, outside.network)
+
+
+def _fitted_again(
+    first: _Fit, slices: Mapping[Slice, list[Example]], space: Floats, config: RankerConfig, device: torch.device
+) -> Members:
+    """Members fitted on MEMBERS, CALIBRATE and VALIDATE for as long as the first ones, and fused as those are."""
+    members = first.members
+    newer = [thinned(example) for part in (Slice.CALIBRATE, Slice.VALIDATE) for example in slices[part]]
+    whole = [as_shown(example) for example in (*slices[Slice.MEMBERS], *newer)]
+    scores = [*first.outside, *logits(members.network, newer, space, _CPU)]
+    rows = _rows(whole)
+
+    def grown(rows: Rows, names: Sequence[str], before: Trees) -> Trees:
+        return Trees.of(trees.grow_trees(rows, before.booster.num_trees(), names, config))
+
+    return Members(
+        weights_of(train_network(whole, first.parts, space, config, device)),
+        grown(rows, features.NAMES, members.trees),
+        grown(_rows(whole, _hidden(scores, config.seed)), _READING, members.stacked),
+        grown(rows._replace(start=members.start(np.concatenate(scores))), features.NAMES, members.residual),
+        members.fusion,
+    )
 
 
 def _rows(examples: Sequence[Example], extra: Sequence[Doubles] | None = None) -> Rows:
@@ -86,11 +133,11 @@ def _out_of_fold(
     """Scores of each list by members that were not fitted on it; a fold is a block of whole requests."""
     out = _Scores([], [])
     for block in np.array_split(np.arange(len(fit)), _FOLDS):
-        rest = [example for i, example in enumerate(fit) if i < block[0] or i > block[-1]]
-        network = fit_network(rest, later, space, config, device, lambda _: None)
+        held_out = fit[block[0] : block[-1] + 1]
+        rest = [as_shown(example) for example in (*fit[: block[0]], *fit[block[-1] + 1 :])]
+        network = fit_network(rest, later, space, config, device, lambda _: None).network
         plain = trees.fit_trees(_rows(rest), _rows(later), features.NAMES, config)
-        held_out = [e._replace(features=features.unplaced(e.features)) for e in fit[block[0] : block[-1] + 1]]
-        out.network.extend(logits(network, held_out, space, torch.device("cpu")))
+        out.network.extend(logits(network, held_out, space, _CPU))
         out.trees.extend(_by_list(trees.score(plain, _rows(held_out).features), held_out))
     return out
 

@@ -24,7 +24,7 @@ from ranker.recall_weights import Sample, fit_weights, mean_recall
 from ranker.space import ProductSpace
 
 # Times at which the neighbours are counted anew within the members' slice.
-_RENEWALS = 3
+_RENEWALS = 5
 # Requests that the weights of the recall channels are fitted on, and the fewest of a kind.
 _RECALL_REQUESTS, _FEWEST = 1_000, 20
 

@@ -1,7 +1,8 @@
 """Fit the DNN click model on lists: a click loss that calibrates and a list loss that ranks."""
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from itertools import count, islice
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -32,6 +33,23 @@ _WATCHED = 2_000
 _AVERAGED = 100
 
 
+class Fitted(NamedTuple):
+    """A network, and after how many parts of a pass over its lists it ranked later ones best."""
+
+    network: Network
+    parts: int
+
+
+class _Part(NamedTuple):
+    """The state after one part of a pass: the averaged network, and whether the pass ends here."""
+
+    network: Network
+    epoch: int
+    part: int
+    ends: bool
+    loss: float
+
+
 def fit_network(
     train: Sequence[Example],
     later: Sequence[Example],
@@ -40,8 +58,42 @@ def fit_network(
     device: torch.device,
     progress: Callable[[str], None],
     place: int | None = PLACE,
+) -> Fitted:
+    """The network that ranks `later` best after some part of a pass over `train`."""
+    watched = [later[i] for i in np.linspace(0, len(later) - 1, min(len(later), _WATCHED)).astype(int)]
+    best: dict[str, Tensor] = {}
+    best_score, best_parts, done = -np.inf, 0, 0
+    parts = _parts(train, space, config, device, place)
+    while True:
+        network, epoch, part, ends, loss = next(parts)
+        done += 1
+        score = mean_ndcg(logits(network, watched, space, device), watched)
+        progress(f"DNN, pass {epoch}.{part}: loss {loss:.4f}, later NDCG@10 {score:.4f}")
+        if score > best_score or not best:
+            best_score, best_parts = score, done
+            best = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+        if ends and (epoch == config.network_epochs or done - best_parts >= _PATIENCE):
+            network.load_state_dict(best)
+            return Fitted(network.cpu().eval(), best_parts)
+
+
+def train_network(
+    train: Sequence[Example],
+    parts: int,
+    space: Floats,
+    config: RankerConfig,
+    device: torch.device,
+    place: int | None = PLACE,
 ) -> Network:
-    """The network that ranks `later` best after some pass over `train`."""
+    """The network after so many parts of a pass over `train`, trained as `fit_network` does."""
+    network = next(islice(_parts(train, space, config, device, place), parts - 1, None)).network
+    return network.cpu().eval()
+
+
+def _parts(
+    train: Sequence[Example], space: Floats, config: RankerConfig, device: torch.device, place: int | None
+) -> Iterator[_Part]:
+    """Train without end, and hold at each part of a pass."""
     torch.manual_seed(config.seed)
     network = Network(train[0].features.shape[1], space.shape[1], place)
     network.standardise(torch.from_numpy(np.concatenate([example.features for example in train])))
@@ -51,26 +103,16 @@ def fit_network(
     average_of: Any = get_ema_multi_avg_fn(1.0 - 1.0 / averaged)  # type: ignore[no-untyped-call]
     average: Any = AveragedModel(network, multi_avg_fn=average_of, use_buffers=True)
     rng = np.random.default_rng(config.seed)
-    watched = [later[i] for i in np.linspace(0, len(later) - 1, min(len(later), _WATCHED)).astype(int)]
-    best, best_score, waited = network.state_dict(), -np.inf, 0
-    for epoch in range(config.network_epochs):
+    for epoch in count(1):
         batches = _batches(train, rng)
-        for part, steps in enumerate(np.array_split(np.arange(len(batches)), min(_MEASURED, len(batches))), 1):
+        split = np.array_split(np.arange(len(batches)), min(_MEASURED, len(batches)))
+        for part, steps in enumerate(split, 1):
             network.train()
             losses = []
             for i in steps:
                 losses.append(_step(network, optimiser, batches[i], space, config.positive_grade, device))
                 average.update_parameters(network)
-            score = mean_ndcg(logits(average.module, watched, space, device), watched)
-            progress(f"DNN, pass {epoch + 1}.{part}: loss {np.mean(losses):.4f}, later NDCG@10 {score:.4f}")
-            waited += 1
-            if score > best_score:
-                best_score, waited = score, 0
-                best = {name: tensor.clone() for name, tensor in average.module.state_dict().items()}
-        if waited >= _PATIENCE:
-            break
-    network.load_state_dict(best)
-    return network.cpu().eval()
+            yield _Part(average.module, epoch, part, part == len(split), float(np.mean(losses)))
 
 
 def logits(network: Network, examples: Sequence[Example], space: Floats, device: torch.device) -> list[Doubles]:

@@ -1,14 +1,14 @@
 """The LightGBM ranker over the feature matrix: LambdaMART, or cross-entropy where every row was answered."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import lightgbm as lgb
 import numpy as np
 
 from indexer.arrays import Array, Doubles, Floats
 from ranker.config import RankerConfig
-from ranker.features import unplaced
+from ranker.features import FIRST_PLACE, placed
 from ranker.metrics import gains
 
 _COMMON = {
@@ -47,26 +47,39 @@ def fit_trees(train: Rows, later: Rows, names: Sequence[str], config: RankerConf
     positions), and the trees themselves see every row at the first place, as in serving. Lists in which every row was
     answered: cross-entropy on the gain, since such short lists have few pairs and their grades compare across lists.
     """
-    answered = train.answered and later.answered
-    label = _shares if answered else _levels
     levels = np.unique(np.concatenate([train.grades, later.grades]))
-    sets = [
-        lgb.Dataset(
-            unplaced(rows.features),
-            label(rows.grades, levels),
-            group=np.array(rows.lengths),
-            init_score=rows.start,
-            feature_name=list(names),
-        )
-        for rows in (train, later)
-    ]
-    places = np.rint(np.exp(train.features[:, list(names).index("position")])).astype(np.int64)
-    if np.ptp(places) > 0:
-        sets[0].set_position(places)
-    objective = _POINTWISE if answered else _LISTWISE | {"label_gain": gains(levels).tolist()}
-    parameters = _COMMON | objective | {"num_leaves": config.leaves, "seed": config.seed}
+    answered = train.answered and later.answered
+    sets = [_dataset(rows, levels, names, answered=answered) for rows in (train, later)]
     stop = [lgb.early_stopping(config.tree_patience, verbose=False)] if config.tree_patience else []
+    parameters = _parameters(levels, config, answered=answered)
     return lgb.train(parameters, sets[0], config.trees, valid_sets=[sets[1]], callbacks=stop)
+
+
+def grow_trees(train: Rows, rounds: int, names: Sequence[str], config: RankerConfig) -> lgb.Booster:
+    """So many trees on `train`, as `fit_trees` grows them."""
+    levels = np.unique(train.grades)
+    parameters = _parameters(levels, config, answered=train.answered)
+    return lgb.train(parameters, _dataset(train, levels, names, answered=train.answered), rounds)
+
+
+def _dataset(rows: Rows, levels: Array, names: Sequence[str], *, answered: bool) -> lgb.Dataset:
+    label = _shares if answered else _levels
+    made = lgb.Dataset(
+        placed(rows.features, FIRST_PLACE),
+        label(rows.grades, levels),
+        group=np.array(rows.lengths),
+        init_score=rows.start,
+        feature_name=list(names),
+    )
+    places = np.rint(np.exp(rows.features[:, list(names).index("position")])).astype(np.int64)
+    if np.ptp(places) > 0:
+        made.set_position(places)
+    return made
+
+
+def _parameters(levels: Array, config: RankerConfig, *, answered: bool) -> dict[str, Any]:
+    objective = _POINTWISE if answered else _LISTWISE | {"label_gain": gains(levels).tolist()}
+    return _COMMON | objective | {"num_leaves": config.leaves, "seed": config.seed}
 
 
 def _levels(grades: Array, levels: Array) -> Array:

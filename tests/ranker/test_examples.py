@@ -12,7 +12,17 @@ from indexer.exact import ExactIndex
 from ranker import examples as module
 from ranker import features
 from ranker.behaviour import MONTH, Behaviour
-from ranker.examples import Example, Slice, Stage, moments, replay, slice_of_query, slice_of_time, time_cuts
+from ranker.examples import (
+    Example,
+    Slice,
+    Stage,
+    moments,
+    replay,
+    slice_of_query,
+    slice_of_time,
+    thinned,
+    time_cuts,
+)
 from ranker.features import Catalogue
 from ranker.history import CLICK, DISLIKE, Engagement
 from ranker.log import Request
@@ -146,10 +156,11 @@ def test_later_events_do_not_change_examples(replayed: Replayed) -> None:
         np.testing.assert_array_equal(one.features, other.features)
 
 
-def test_the_place_is_licensed_to_one_slice(replayed: Replayed) -> None:
-    for part, example in replayed([(shown(1.0, 2, 0, 1), part) for part in Slice]):
-        expected = np.log([1, 2, 3]) if part is Slice.MEMBERS else np.zeros(3)
-        assert column(example, "position") == pytest.approx(expected.tolist())
+def test_the_place_is_kept_beside_what_serving_sees(replayed: Replayed) -> None:
+    for _, example in replayed([(shown(1.0, 2, 0, 1), part) for part in Slice]):
+        assert column(example, "position") == [0.0, 0.0, 0.0]
+        assert example.positions is not None
+        assert example.positions.tolist() == [1, 2, 3]
         assert example.rows.tolist() == [2, 0, 1]
         assert example.grades.tolist() == [0.0, 1.0, 0.0]
         assert len(example.missed) == len(example.recall_scores) == 0
@@ -159,6 +170,7 @@ def test_a_judged_request_has_no_place(replayed: Replayed) -> None:
     judged = Request(1.0, None, "red boot", np.array([0, 2]), None, {2: 0.0, 0: 3.0})
     ((_, example),) = replayed([(judged, Slice.MEMBERS)])
     assert column(example, "position") == [0.0, 0.0]
+    assert example.positions is None
     assert example.grades.tolist() == [3.0, 0.0]
 
 
@@ -227,6 +239,15 @@ def test_the_members_are_fitted_on_part_of_a_long_recalled_list(
     kept = [whole.rows.tolist().index(row) for row in part.rows.tolist()]
     np.testing.assert_array_equal(part.recall_scores, whole.recall_scores[kept])
     np.testing.assert_allclose(part.features, whole.features[kept], rtol=1e-6)
+    for made, wanted in zip(thinned(whole)[1:6], part[1:6], strict=True):
+        np.testing.assert_allclose(made, wanted, rtol=1e-6)
+
+
+def test_a_logged_or_judged_list_is_not_thinned(replayed: Replayed, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_FIT_ROWS", 1)
+    judged = Request(1.0, None, "red boot", np.array([1, 2, 3]), None, {1: 1.0, 2: 0.0})
+    for _, example in replayed([(judged, Slice.CALIBRATE), (shown(1.0, 0, 2, 1), Slice.CALIBRATE)]):
+        assert thinned(example) is example
 
 
 def test_the_replay_is_lazy(goods: Catalogue, space: ProductSpace) -> None:

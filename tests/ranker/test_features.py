@@ -124,6 +124,20 @@ def test_popularity_is_the_behaviours(boots: Catalogue) -> None:
         assert found[f"popularity_{name}"] == pytest.approx([0.0, log(1 + exp(-7 / lifetime))])
 
 
+@pytest.mark.parametrize(("recent", "longer"), [("3d", "30d"), ("10d", "120d")])
+def test_trend_is_popularity_of_late_against_before(boots: Catalogue, recent: str, longer: str) -> None:
+    """A product engaged with once a day of late rises; one that was so long ago and no more falls."""
+    behaviour = Behaviour(3)
+    behaviour.apply_all(Engagement(None, 0, CLICK, NOW - day * DAY) for day in range(5))
+    behaviour.apply_all(Engagement(None, 1, CLICK, NOW - day * DAY) for day in range(40, 60))
+    found = made(Context(NOW, EMPTY), boots, 0, 1, 2, behaviour=behaviour)
+    trend = found[f"trend_{longer}"]
+    expected = np.subtract(found[f"popularity_{recent}"], found[f"popularity_{longer}"])
+    assert trend == pytest.approx(expected.tolist(), abs=1e-5)
+    assert trend[1] < trend[0]
+    assert trend[1] < trend[2] == 0.0
+
+
 def test_what_all_did_with_a_product(boots: Catalogue) -> None:
     behaviour = Behaviour(3)
     behaviour.apply_all(
@@ -157,13 +171,14 @@ def test_the_hour_and_the_weekday(boots: Catalogue) -> None:
 
 
 def test_position_is_the_log_of_the_place(boots: Catalogue) -> None:
-    rows, context = np.array([0, 1, 2]), Context(NOW, EMPTY)
     place = NAMES.index("position")
-    logged = features.matrix(context, rows, boots, Behaviour(3), np.array([1, 2, 9]))
+    served = features.matrix(Context(NOW, EMPTY), np.array([0, 1, 2]), boots, Behaviour(3))
+    assert served[:, place].tolist() == [0.0, 0.0, 0.0]
+    logged = features.placed(served, np.array([1, 2, 9]))
     assert logged[:, place] == pytest.approx([0.0, log(2), log(9)])
-    served = features.matrix(context, rows, boots, Behaviour(3))
     assert served[:, place].tolist() == [0.0, 0.0, 0.0]
     np.testing.assert_array_equal(np.delete(logged, place, 1), np.delete(served, place, 1))
+    np.testing.assert_array_equal(features.placed(logged, features.FIRST_PLACE), served)
 
 
 def test_rows_do_not_see_each_other(boots: Catalogue, encoder: Encoder) -> None:
@@ -192,11 +207,3 @@ def test_fingerprint_names_the_columns_and_their_order(monkeypatch: pytest.Monke
         seen.add(features.fingerprint())
     assert len(seen) == 4
     assert all(len(name) == 16 for name in seen)
-
-
-def test_unplaced_is_what_serving_sees(boots: Catalogue) -> None:
-    rows, context = np.array([0, 1, 2]), Context(NOW, EMPTY)
-    logged = features.matrix(context, rows, boots, Behaviour(3), np.array([1, 2, 9]))
-    before = logged.copy()
-    np.testing.assert_array_equal(features.unplaced(logged), features.matrix(context, rows, boots, Behaviour(3)))
-    np.testing.assert_array_equal(logged, before)

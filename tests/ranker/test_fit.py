@@ -14,6 +14,7 @@ from ranker.features import NAMES, Context
 from ranker.fusion import KINDS
 from ranker.history import EMPTY
 from ranker.model import Members
+from ranker.train_network import Fitted
 from ranker.trees import Rows
 
 CPU = torch.device("cpu")
@@ -28,46 +29,99 @@ def space() -> np.ndarray:
 
 
 def lists(count: int, seed: int) -> list[Example]:
-    """Lists in which one feature tells what was clicked; places are logged, as for the members' slice."""
+    """Lists in which one feature tells what was clicked, and the places they were shown at."""
     rng = np.random.default_rng(seed)
     made = []
     for _ in range(count):
         matrix = rng.normal(size=(LIST, len(NAMES))).astype(np.float32)
-        matrix[:, POSITION] = np.log(np.arange(1, LIST + 1))
+        matrix[:, POSITION] = 0.0
         grades = np.zeros(LIST)
         grades[(2 * matrix[:, SIGNAL] + rng.gumbel(size=LIST)).argmax()] = 1.0
-        made.append(Example(Context(0.0, EMPTY), np.arange(LIST), matrix, grades, np.empty(0), np.empty(0)))
+        context, places = Context(0.0, EMPTY), np.arange(1, LIST + 1)
+        made.append(
+            Example(context, places - 1, matrix, grades, np.empty(0), np.empty(0), answered=False, positions=places)
+        )
     return made
 
 
 @pytest.fixture(scope="module")
 def slices() -> dict[Slice, list[Example]]:
     counts = {Slice.TOWER: 0, Slice.MEMBERS: 150, Slice.CALIBRATE: 60, Slice.VALIDATE: 60, Slice.TEST: 0}
-    made = {part: lists(count, int(part)) for part, count in counts.items()}
-    return {
-        part: [e._replace(features=features.unplaced(e.features)) for e in each] if part > Slice.MEMBERS else each
-        for part, each in made.items()
-    }
+    return {part: lists(count, int(part)) for part, count in counts.items()}
 
 
 @pytest.fixture(scope="module")
-def fitted(slices: dict[Slice, list[Example]], space: np.ndarray) -> tuple[Members, list[str]]:
+def first(slices: dict[Slice, list[Example]], space: np.ndarray) -> tuple[fit._Fit, list[str]]:
     said: list[str] = []
-    return fit.fit_members(slices, space, CONFIG, CPU, said.append), said
+    return fit._first_fit(slices, space, CONFIG, CPU, said.append), said
+
+
+@pytest.fixture(scope="module")
+def fitted(slices: dict[Slice, list[Example]], space: np.ndarray) -> Members:
+    return fit.fit_members(slices, space, CONFIG, CPU, lambda _: None)
 
 
 def ndcg(scores: list[np.ndarray], examples: list[Example]) -> float:
     return float(np.nanmean(evaluate.per_request_ndcg(scores, examples)))
 
 
-def test_every_member_and_fusion_learns(
-    fitted: tuple[Members, list[str]], slices: dict[Slice, list[Example]], space: np.ndarray
-) -> None:
-    held = slices[Slice.VALIDATE]
-    scored = evaluate.scores_of(fitted[0], held, space)
+def test_every_member_and_fusion_learns(first: tuple[fit._Fit, list[str]], fitted: Members, space: np.ndarray) -> None:
+    held = lists(60, 99)
     chance = ndcg([np.random.default_rng(i).random(LIST) for i in range(len(held))], held)
-    for name in ("trees", *KINDS):
-        assert ndcg(scored[name], held) > chance + 0.1, name
+    for members in (first[0].members, fitted):
+        scored = evaluate.scores_of(members, held, space)
+        for name in ("trees", *KINDS):
+            assert ndcg(scored[name], held) > chance + 0.1, name
+
+
+def test_the_second_fit_learns_as_long_from_all_lists_before_the_test(
+    first: tuple[fit._Fit, list[str]],
+    fitted: Members,
+    slices: dict[Slice, list[Example]],
+    space: np.ndarray,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    once, again = first[0].members, fitted
+    assert again.fusion == once.fusion
+    for name in ("trees", "stacked", "residual"):
+        before, after = (getattr(members, name).booster for members in (once, again))
+        assert after.num_trees() == before.num_trees()
+        assert after.model_to_string() != before.model_to_string()
+    taken: list[tuple[Any, ...]] = []
+
+    def train_network(whole: list[Example], parts: int, *_: Any) -> Any:
+        taken.append((whole, parts))
+        return train(whole, parts, space, CONFIG, CPU)
+
+    train = fit.train_network
+    monkeypatch.setattr(fit, "train_network", train_network)
+    fit._fitted_again(first[0], slices, space, CONFIG, CPU)
+    ((whole, parts),) = taken
+    assert parts == first[0].parts >= 1
+    wanted = [e for part in (Slice.MEMBERS, Slice.CALIBRATE, Slice.VALIDATE) for e in slices[part]]
+    assert len(whole) == len(wanted)
+    for given, example in zip(whole, wanted, strict=True):
+        # At the places where its rows were shown, in the newer slices too.
+        np.testing.assert_array_equal(given.features[:, POSITION], np.log(example.positions).astype(np.float32))
+        np.testing.assert_array_equal(given.grades, example.grades)
+
+
+def turned(examples: list[Example]) -> list[Example]:
+    """Lists in which the opposite of the signal was clicked."""
+    sign = np.where(np.arange(len(NAMES)) == SIGNAL, -1, 1).astype(np.float32)
+    return [example._replace(features=example.features * sign) for example in examples]
+
+
+def test_the_second_fit_learns_what_is_new(slices: dict[Slice, list[Example]], space: np.ndarray) -> None:
+    """After the members' slice clicks follow the opposite: the second fit has seen it, the first has not."""
+    changed = slices | {part: turned(lists(400, 7 + part)) for part in (Slice.CALIBRATE, Slice.VALIDATE)}
+    test = turned(lists(60, 99))
+    # All trees are grown: they would stop at once.
+    config = CONFIG.model_copy(update={"tree_patience": 0})
+    first = fit._first_fit(changed, space, config, CPU, lambda _: None)
+    again = fit._fitted_again(first, changed, space, config, CPU)
+    before, after = (evaluate.scores_of(members, test, space)["trees"] for members in (first.members, again))
+    assert ndcg(after, test) > ndcg(before, test) + 0.2
 
 
 def quality(**gains: float) -> dict[str, np.ndarray]:
@@ -95,9 +149,9 @@ def test_what_is_best_beyond_chance_is_chosen(gains: dict[str, float]) -> None:
 
 
 def test_the_fusion_is_chosen_and_calibrated_on_the_validation_slice(
-    fitted: tuple[Members, list[str]], slices: dict[Slice, list[Example]], space: np.ndarray
+    first: tuple[fit._Fit, list[str]], slices: dict[Slice, list[Example]], space: np.ndarray
 ) -> None:
-    members, said = fitted
+    (members, *_), said = first
     held = slices[Slice.VALIDATE]
     scored = evaluate.scores_of(members, held, space)
     expected, reason = fit._choose({kind: evaluate.per_request_ndcg(scored[kind], held) for kind in KINDS})
@@ -110,10 +164,15 @@ def test_the_fusion_is_chosen_and_calibrated_on_the_validation_slice(
 
 
 def test_the_same_lists_give_the_same_members(
-    fitted: tuple[Members, list[str]], slices: dict[Slice, list[Example]], space: np.ndarray
+    fitted: Members, slices: dict[Slice, list[Example]], space: np.ndarray
 ) -> None:
     again = fit.fit_members(slices, space, CONFIG, CPU, lambda _: None)
-    assert again.fusion == fitted[0].fusion
+    assert again.fusion == fitted.fusion
+    for name, weight in fitted.weights.items():
+        np.testing.assert_array_equal(again.weights[name], weight)
+    for name in ("trees", "stacked", "residual"):
+        one, other = (getattr(members, name).booster.model_to_string() for members in (fitted, again))
+        assert one == other
 
 
 def test_out_of_fold_scores_are_by_members_that_saw_other_lists(
@@ -124,8 +183,9 @@ def test_out_of_fold_scores_are_by_members_that_saw_other_lists(
     scored: list[list[int]] = []
     grown: list[np.ndarray] = []
 
-    def fit_network(rest: list[Example], *_: Any) -> None:
+    def fit_network(rest: list[Example], *_: Any) -> Fitted:
         seen.append({id(example.rows) for example in rest})
+        return Fitted(None, 1)  # type: ignore[arg-type]
 
     def logits(_: None, held_out: list[Example], *__: Any) -> list[np.ndarray]:
         scored.append([id(example.rows) for example in held_out])
@@ -151,13 +211,14 @@ def test_out_of_fold_scores_are_by_members_that_saw_other_lists(
         assert others == {id(example.rows) for example in train} - set(block)
     assert [values[0] for values in out.network] == [1.0] * 16 + [2.0] * 15
     for some, matrix in zip((train[16:], train[:16]), grown, strict=True):
-        np.testing.assert_array_equal(matrix, np.concatenate([example.features for example in some]))
+        shown = np.concatenate([features.placed(example.features, example.positions) for example in some])
+        np.testing.assert_array_equal(matrix, shown)
     for example, scores in zip(train, out.trees, strict=True):
         np.testing.assert_array_equal(scores, example.features[:, SIGNAL])
 
 
 def test_alpha_heeds_the_long_slice_of_the_members(
-    fitted: tuple[Members, list[str]], slices: dict[Slice, list[Example]], space: np.ndarray
+    fitted: Members, slices: dict[Slice, list[Example]], space: np.ndarray
 ) -> None:
     """A calibration slice of three lists says next to nothing: what the members' lists say decides."""
     members = lists(1_500, int(Slice.MEMBERS))
@@ -165,9 +226,7 @@ def test_alpha_heeds_the_long_slice_of_the_members(
     rng = np.random.default_rng(0)
     signal = [example.features[:, SIGNAL].astype(np.float64) for example in members]
     vague = [each + 2 * rng.normal(size=LIST) for each in signal]
-    alphas = [
-        fit._alpha(fitted[0], fit._Scores(*pair), few, space, CONFIG) for pair in ((signal, vague), (vague, signal))
-    ]
+    alphas = [fit._alpha(fitted, fit._Scores(*pair), few, space, CONFIG) for pair in ((signal, vague), (vague, signal))]
     assert alphas[0] > 0.8
     assert alphas[1] < 0.2
 
@@ -183,9 +242,9 @@ def test_some_logits_are_hidden_by_whole_lists() -> None:
 
 
 def test_without_the_logit_the_stacked_trees_still_rank(
-    fitted: tuple[Members, list[str]], slices: dict[Slice, list[Example]], space: np.ndarray
+    fitted: Members, slices: dict[Slice, list[Example]], space: np.ndarray
 ) -> None:
-    members = replace(fitted[0], fusion=fitted[0].fusion._replace(kind="stacking"))
+    members = replace(fitted, fusion=fitted.fusion._replace(kind="stacking"))
     held = slices[Slice.VALIDATE]
     matrix = np.concatenate([example.features for example in held])
     alone = np.split(members._without_network(matrix), len(held))

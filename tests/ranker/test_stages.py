@@ -49,7 +49,7 @@ def test_stages_begin_at_the_cuts_and_within_the_members_slice(
     walks: pl.DataFrame, snapshot: IndexSnapshot, space: ProductSpace
 ) -> None:
     made = make_stages(Prepared([], walks, CUTS), snapshot, space, RankerConfig(candidates=7), {"user": {"user": 2.0}})
-    assert [stage.since for stage in made] == [40.0, 50.0, 60.0, 70.0, 80.0, 90.0]
+    assert [stage.since for stage in made] == pytest.approx([40.0, 46.0, 52.0, 58.0, 64.0, 70.0, 80.0, 90.0])
     for stage in made:
         before = walks.filter(pl.col("time") < stage.since)
         assert same(stage.catalogue.covisited, fit_covisited(before, 12))

@@ -52,7 +52,7 @@ def by_history(count: int, seed: int) -> list[Example]:
 
 def fitted(train: list[Example], later: list[Example], space: np.ndarray, **settings: int) -> tuple[Network, list[str]]:
     said: list[str] = []
-    return fit_network(train, later, space, RankerConfig(**settings), CPU, said.append, place=None), said
+    return fit_network(train, later, space, RankerConfig(**settings), CPU, said.append, place=None).network, said
 
 
 def test_learns_from_a_feature(space: np.ndarray) -> None:
@@ -98,6 +98,20 @@ def test_what_is_kept_is_measured_twice_a_pass(space: np.ndarray) -> None:
     assert [line.split(":")[0] for line in said] == [f"DNN, pass {place}" for place in ("1.1", "1.2", "2.1", "2.2")]
     _, said = fitted(by_feature(20, 0), by_feature(30, 1), space, network_epochs=2)
     assert [line.split(":")[0] for line in said] == ["DNN, pass 1.1", "DNN, pass 2.1"]
+
+
+@pytest.mark.parametrize("count", [20, 96])
+def test_trained_as_long_on_the_same_lists_it_is_the_same_network(space: np.ndarray, count: int) -> None:
+    train, later, config = by_feature(count, 0), by_history(40, 1), RankerConfig(network_epochs=6)
+    said: list[str] = []
+    stopped, parts = fit_network(train, later, space, config, CPU, said.append, place=None)
+    scores = [float(line.rsplit(" ", 1)[1]) for line in said]
+    assert scores[parts - 1] == max(scores)
+    assert parts < len(scores)
+    again = train_network.train_network(train, parts, space, config, CPU, place=None)
+    assert not again.training
+    for name, tensor in stopped.state_dict().items():
+        assert torch.equal(again.state_dict()[name], tensor), name
 
 
 def test_a_long_later_slice_is_measured_on_a_part_spread_over_it(
@@ -174,7 +188,7 @@ def test_a_card_learns_as_well(space: np.ndarray) -> None:
     config = RankerConfig(network_epochs=8)
     scores = []
     for device in (CPU, torch.device("cuda:0")):
-        network = fit_network(train, later, space, config, device, lambda _: None, place=None)
+        network, _ = fit_network(train, later, space, config, device, lambda _: None, place=None)
         assert next(network.parameters()).device == CPU
         scores.append(mean_ndcg(logits(network, test, space, CPU), test))
     # Dropout draws other rows there; by another seed the CPU's figure moves by as much.
