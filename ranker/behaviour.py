@@ -31,6 +31,8 @@ _LIFETIME_SECONDS = np.array(LIFETIMES) * _DAY
 _WIDER = 4
 # Distinct queries whose engagements are remembered; the first come stay.
 _MOST_QUERIES = 200_000
+# Users that must have been led somewhere by a query before it is told to others: what one person typed may be private.
+ASKERS = 3
 
 
 class Behaviour:
@@ -57,6 +59,9 @@ class Behaviour:
         self.dislikes: Doubles = np.zeros(products)
         self.total_likes = self.total_dislikes = 0
         self.queries: dict[str, dict[int, float]] = {}
+        # Who asked a query, while they are fewer than ASKERS; then it is shared, and nobody's name is kept with it.
+        self.askers: dict[str, set[str]] = {}
+        self.shared: dict[str, float] = {}
         self.last_time = -math.inf
         # How often something was folded in, and the orders that were asked for, each with the count it was made at:
         # between two events everybody is told the same.
@@ -110,7 +115,18 @@ class Behaviour:
         if weight is not None and event.query and (event.query in self.queries or len(self.queries) < _MOST_QUERIES):
             after = self.queries.setdefault(event.query, {})
             after[row] = after.get(row, 0.0) + weight
+            self._note_asker(event.query, event.user, weight)
         return weight
+
+    def _note_asker(self, query: str, user: str | None, weight: float) -> None:
+        if query in self.shared:
+            self.shared[query] += weight
+        elif user is not None:
+            askers = self.askers.setdefault(query, set())
+            askers.add(user)
+            if len(askers) == ASKERS:
+                self.shared[query] = sum(self.queries[query].values())
+                del self.askers[query]
 
     def forget(self, erased: Callable[[str], bool]) -> None:
         """Drop the histories of users of whom `erased` is true.
@@ -121,6 +137,8 @@ class Behaviour:
             # A copy, since other threads read and fold meanwhile.
             for user in [user for user in list(known) if erased(user)]:
                 known.pop(user, None)
+        for askers in list(self.askers.values()):
+            askers.difference_update([user for user in list(askers) if erased(user)])
 
     def history(self, user: str | None) -> History:
         """The history of a user; empty where nothing is known."""

@@ -38,6 +38,16 @@ def show(out: Console, response: Any, title: str, seconds: float) -> None:
         out.print(f"degraded: {left_out.stage}: {left_out.reason}")
 
 
+def show_suggestions(out: Console, response: Any, title: str) -> None:
+    """Suggested queries, then values of the catalogue, as one table."""
+    table = Table("suggestion", "is", "products", title=title)
+    for query in response.queries:
+        table.add_row(query.text, "asked before", "")
+    for value in response.values:
+        table.add_row(value.value, value.column, f"{value.products:,}")
+    out.print(table)
+
+
 def _show_explanations(out: Console, response: Any) -> None:
     """What changed each hit's score most, a row each."""
     table = Table("#", "title", "score", "from", "because of (value)", title="why")

@@ -188,6 +188,7 @@ def warm_up(state: State) -> None:
             for batch in batches[-5:]:
                 state.encoder.encode(batch)
     pipeline.recommend(state, [Ask(recent=state.snapshot.ids[:3]), Ask()])
+    state.suggestions.find("", 1, state.behaviour)
 
 
 def settle() -> None:

@@ -61,9 +61,7 @@ def query(value: str) -> str:
     """A checked query. Raises `ViolationError`."""
     if not normalise(value):
         raise ViolationError("query", "is empty; give words, a query_vector, or call Recommend")
-    if len(value) > MOST_QUERY_CHARACTERS:
-        raise ViolationError("query", f"has {len(value)} characters; at most {MOST_QUERY_CHARACTERS} are accepted")
-    return value
+    return typed(value)
 
 
 def vector(values: Sequence[float], dimensions: int, field: str) -> Floats:
@@ -79,7 +77,14 @@ def vector(values: Sequence[float], dimensions: int, field: str) -> Floats:
     return np.asarray(array / length, np.float32)
 
 
-def page_size(value: int) -> int:
+def typed(value: str) -> str:
+    """What was typed of a query so far; it may be nothing. Raises `ViolationError`."""
+    if len(value) > MOST_QUERY_CHARACTERS:
+        raise ViolationError("query", f"has {len(value)} characters; at most {MOST_QUERY_CHARACTERS} are accepted")
+    return value
+
+
+def page_size(value: int, default: int = DEFAULT_PAGE) -> int:
     """A page size: 0 is the default, a large one is coerced. Raises `ViolationError`."""
     if value < 0:
         raise ViolationError("page_size", "is negative; 0 gives the default")
@@ -87,7 +92,7 @@ def page_size(value: int) -> int:
         raise ViolationError(
             "page_size", f"is {value}; at most {LARGEST_PAGE} products are returned at a time, use page_token"
         )
-    return min(value or DEFAULT_PAGE, LARGEST_PAGE)
+    return min(value or default, LARGEST_PAGE)
 
 
 def recent(values: Sequence[str]) -> list[str]:

@@ -1,4 +1,4 @@
-"""The commands that ask a running server: search, recommend, similar, status."""
+"""The commands that ask a running server: search, recommend, similar, suggest, status."""
 
 import time
 from collections.abc import Callable
@@ -163,6 +163,25 @@ def similar(
     _ask(server, search_service_pb2_grpc.SearchServiceStub, "Similar", request, f"similar to {product}", as_json)
 
 
+def suggest(
+    typed: Annotated[str, typer.Argument(help="What was typed so far; nothing asks for the first of all.")] = "",
+    size: Annotated[int, typer.Option("--size", "-n", help="How many queries, and how many values.")] = 10,
+    address: Address = DEFAULT_ADDRESS,
+    ca: Ca = None,
+    certificate: Certificate = None,
+    key: Key = None,
+    as_json: AsJson = False,
+) -> None:
+    """Suggest what a query being typed may become."""
+    request = search_service_pb2.SuggestRequest(query=typed, page_size=size)
+    server = Server(address, ca, certificate, key)
+    response, _ = call(server, search_service_pb2_grpc.SearchServiceStub, "Suggest", request)
+    if as_json:
+        print(MessageToJson(response, ensure_ascii=False))
+        return
+    answers.show_suggestions(out, response, f"suggestions for “{typed}”")
+
+
 def status(
     address: Address = DEFAULT_ADDRESS,
     ca: Ca = None,
@@ -265,5 +284,6 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "search": search,
     "recommend": recommend,
     "similar": similar,
+    "suggest": suggest,
     "status": status,
 }

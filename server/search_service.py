@@ -1,5 +1,7 @@
 """SearchService: queries and products to ranked products."""
 
+import asyncio
+
 import grpc
 from vitrine.v1 import search_service_pb2, search_service_pb2_grpc
 
@@ -10,6 +12,10 @@ from server.faults import NotFoundError, ViolationError
 from server.hits import explained
 from server.pipeline import Ask
 from server.state import State
+from server.suggestions import Suggested
+
+# Suggestions of each kind where the request does not say how many.
+_SUGGESTED = 10
 
 
 class SearchService(search_service_pb2_grpc.SearchServiceServicer):  # type: ignore[misc]
@@ -37,6 +43,25 @@ class SearchService(search_service_pb2_grpc.SearchServiceServicer):  # type: ign
         ask = _similar_ask(request, state)._replace(deadline=checks.deadline(context))
         answer = await self._desk.answer(pipeline.similar, state, ask)
         return replies.ranked(request, ask.offset, answer, search_service_pb2.SimilarResponse)
+
+    async def Suggest(  # noqa: N802
+        self, request: search_service_pb2.SuggestRequest, context: grpc.aio.ServicerContext
+    ) -> search_service_pb2.SuggestResponse:
+        """Check, look up; nothing is embedded or ranked, so it does not wait in the queue of those."""
+        faults = Checks()
+        typed = faults.run(checks.typed, request.query, default="")
+        most = faults.run(checks.page_size, request.page_size, _SUGGESTED, default=0)
+        faults.done()
+        found = await asyncio.to_thread(self._suggested, typed, most)
+        return search_service_pb2.SuggestResponse(
+            queries=[search_service_pb2.QuerySuggestion(text=text) for text in found.queries],
+            values=[search_service_pb2.ValueSuggestion(**value._asdict()) for value in found.values],
+        )
+
+    def _suggested(self, typed: str, most: int) -> Suggested:
+        self._desk.live.refresh()
+        state = self._desk.live.state
+        return state.suggestions.find(typed, most, state.behaviour)
 
 
 def _search_ask(request: search_service_pb2.SearchRequest, state: State) -> Ask:

@@ -19,6 +19,7 @@ from server.encoder import check_fit
 from server.filters import column_types
 from server.query_vectors import QueryVectors
 from server.release import Release
+from server.suggestions import Suggestions
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,7 @@ class State:
     encoder: Encoder
     behaviour: Behaviour
     assortment: Assortment
+    suggestions: Suggestions
     query_vectors: QueryVectors
     columns: Mapping[str, str]
     positive_rating: float
@@ -57,6 +59,8 @@ def load_state(
     snapshot = IndexSnapshot(store, release.index, settings.indexer)
     check_fit(encoder, snapshot.manifest)
     model = load_model(store, release.model, snapshot, settings.indexer)
+    columns = column_types(snapshot.products)
+    worded = [column for column in settings.indexer.text_columns if columns.get(column) == "string"]
     state = State(
         release=release,
         snapshot=snapshot,
@@ -64,8 +68,9 @@ def load_state(
         encoder=encoder,
         behaviour=Behaviour(len(snapshot)),
         assortment=Assortment(snapshot, model.catalogue.table),
+        suggestions=Suggestions(snapshot.products, worded),
         query_vectors=QueryVectors(QueryEncoder(encoder, snapshot.query_table), settings.server.query_cache),
-        columns=column_types(snapshot.products),
+        columns=columns,
         positive_rating=settings.ranker.positive_rating,
         ranking_budget=settings.server.ranking_budget_ms / 1e3,
         network_budget=settings.server.network_budget_ms / 1e3,

@@ -202,6 +202,33 @@ def test_forgotten_users_have_no_history_and_count_for_all() -> None:
     assert behaviour.history("u").rows == (3,)
 
 
+def test_a_query_is_shared_when_three_users_were_led_somewhere_by_it() -> None:
+    behaviour = heard(
+        Engagement("u", 1, CLICK, 1.0, "boot"),
+        Engagement("u", 2, PURCHASE, 2.0, "boot"),
+        Engagement("v", 1, CLICK, 3.0, "boot"),
+        Engagement(None, 1, CLICK, 4.0, "boot"),
+        Engagement("w", 1, RETURN, 5.0, "boot"),
+        Engagement("x", 1, CLICK, 6.0, "mug"),
+    )
+    assert behaviour.shared == {}
+    assert behaviour.askers == {"boot": {"u", "v"}, "mug": {"x"}}
+    behaviour.apply(Engagement("x", 3, CLICK, 7.0, "boot"))
+    assert behaviour.shared == {"boot": pytest.approx(1.0 + 4.0 + 1.0 + 1.0 + 1.0)}
+    # Who asked it is not kept any longer.
+    assert behaviour.askers == {"mug": {"x"}}
+    behaviour.apply(Engagement("u", 3, PURCHASE, 8.0, "boot"))
+    assert behaviour.shared == {"boot": pytest.approx(12.0)}
+
+
+def test_who_is_forgotten_no_longer_counts_among_those_who_asked() -> None:
+    behaviour = heard(*(Engagement(user, 1, CLICK, 1.0, "boot") for user in "uv"))
+    behaviour.forget(lambda user: user == "u")
+    behaviour.apply(Engagement("w", 1, CLICK, 2.0, "boot"))
+    assert behaviour.shared == {}
+    assert behaviour.askers == {"boot": {"v", "w"}}
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_folding_many_is_folding_each_to_the_last_bit(seed: int) -> None:
     rng = np.random.default_rng(seed)

@@ -228,7 +228,7 @@ class Running:
         self.address = f"127.0.0.1:{self.app.port}"
         self.channel = grpc.insecure_channel(self.address)
         search = search_service_pb2_grpc.SearchServiceStub(self.channel)
-        self.search, self.similar = search.Search, search.Similar
+        self.search, self.similar, self.suggest = search.Search, search.Similar, search.Suggest
         self.recommend = recommend_service_pb2_grpc.RecommendServiceStub(self.channel).Recommend
         events = event_service_pb2_grpc.EventServiceStub(self.channel)
         self.write, self.erase = events.WriteEvents, events.EraseUser

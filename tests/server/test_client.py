@@ -52,9 +52,19 @@ def test_similar_products_and_the_status_as_tables(server: Running) -> None:
     assert "journal_sequence" in told or "index_kind" in told
 
 
+def test_suggestions_as_a_table(server: Running) -> None:
+    brand = server.live.state.snapshot.products.column("brand").to_pylist()[0]
+    told = run(server, "suggest", brand[:4])
+    assert told.exit_code == 0
+    assert f"suggestions for “{brand[:4]}”" in told.output
+    assert brand in told.output
+    assert "asked before" in run(server, "suggest").output
+
+
 @pytest.mark.parametrize(
     ("words", "names"),
     [
+        (("suggest", "-n", "3"), {"queries", "values"}),
         (("search", "boots"), {"hits", "info", "nextPageToken"}),
         (("recommend", "u"), {"hits", "info", "nextPageToken", "fallback"}),
         (("similar",), {"hits", "info", "nextPageToken"}),

@@ -82,3 +82,35 @@ class SimilarResponse(_message.Message):
     next_page_token: str
     info: _hit_pb2.AnswerInfo
     def __init__(self, hits: _Optional[_Iterable[_Union[_hit_pb2.Hit, _Mapping]]] = ..., next_page_token: _Optional[str] = ..., info: _Optional[_Union[_hit_pb2.AnswerInfo, _Mapping]] = ...) -> None: ...
+
+class SuggestRequest(_message.Message):
+    __slots__ = ("query", "page_size")
+    QUERY_FIELD_NUMBER: _ClassVar[int]
+    PAGE_SIZE_FIELD_NUMBER: _ClassVar[int]
+    query: str
+    page_size: int
+    def __init__(self, query: _Optional[str] = ..., page_size: _Optional[int] = ...) -> None: ...
+
+class SuggestResponse(_message.Message):
+    __slots__ = ("queries", "values")
+    QUERIES_FIELD_NUMBER: _ClassVar[int]
+    VALUES_FIELD_NUMBER: _ClassVar[int]
+    queries: _containers.RepeatedCompositeFieldContainer[QuerySuggestion]
+    values: _containers.RepeatedCompositeFieldContainer[ValueSuggestion]
+    def __init__(self, queries: _Optional[_Iterable[_Union[QuerySuggestion, _Mapping]]] = ..., values: _Optional[_Iterable[_Union[ValueSuggestion, _Mapping]]] = ...) -> None: ...
+
+class QuerySuggestion(_message.Message):
+    __slots__ = ("text",)
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    text: str
+    def __init__(self, text: _Optional[str] = ...) -> None: ...
+
+class ValueSuggestion(_message.Message):
+    __slots__ = ("column", "value", "products")
+    COLUMN_FIELD_NUMBER: _ClassVar[int]
+    VALUE_FIELD_NUMBER: _ClassVar[int]
+    PRODUCTS_FIELD_NUMBER: _ClassVar[int]
+    column: str
+    value: str
+    products: int
+    def __init__(self, column: _Optional[str] = ..., value: _Optional[str] = ..., products: _Optional[int] = ...) -> None: ...

@@ -44,6 +44,11 @@ class SearchServiceStub(object):
                 request_serializer=vitrine_dot_v1_dot_search__service__pb2.SimilarRequest.SerializeToString,
                 response_deserializer=vitrine_dot_v1_dot_search__service__pb2.SimilarResponse.FromString,
                 _registered_method=True)
+        self.Suggest = channel.unary_unary(
+                '/vitrine.v1.SearchService/Suggest',
+                request_serializer=vitrine_dot_v1_dot_search__service__pb2.SuggestRequest.SerializeToString,
+                response_deserializer=vitrine_dot_v1_dot_search__service__pb2.SuggestResponse.FromString,
+                _registered_method=True)
 
 
 class SearchServiceServicer(object):
@@ -63,6 +68,13 @@ class SearchServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Suggest(self, request, context):
+        """What a query that is being typed may become.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_SearchServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -75,6 +87,11 @@ def add_SearchServiceServicer_to_server(servicer, server):
                     servicer.Similar,
                     request_deserializer=vitrine_dot_v1_dot_search__service__pb2.SimilarRequest.FromString,
                     response_serializer=vitrine_dot_v1_dot_search__service__pb2.SimilarResponse.SerializeToString,
+            ),
+            'Suggest': grpc.unary_unary_rpc_method_handler(
+                    servicer.Suggest,
+                    request_deserializer=vitrine_dot_v1_dot_search__service__pb2.SuggestRequest.FromString,
+                    response_serializer=vitrine_dot_v1_dot_search__service__pb2.SuggestResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -131,6 +148,33 @@ class SearchService(object):
             '/vitrine.v1.SearchService/Similar',
             vitrine_dot_v1_dot_search__service__pb2.SimilarRequest.SerializeToString,
             vitrine_dot_v1_dot_search__service__pb2.SimilarResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Suggest(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/vitrine.v1.SearchService/Suggest',
+            vitrine_dot_v1_dot_search__service__pb2.SuggestRequest.SerializeToString,
+            vitrine_dot_v1_dot_search__service__pb2.SuggestResponse.FromString,
             options,
             channel_credentials,
             insecure,
