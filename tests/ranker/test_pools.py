@@ -1,6 +1,7 @@
 """What the encoder is tuned on: gains, and nothing of what is measured later."""
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -18,8 +19,9 @@ ROWS = {f"P{i}": i for i in range(30)}
 Events = Callable[..., pl.DataFrame]
 
 
-def made(events: pl.DataFrame | None, judgments: pl.DataFrame | None = None, **settings: float) -> list[Pool]:
-    return make_pools(Sources(events, judgments), ROWS, TITLES, RankerConfig(**settings))[0]
+def made(events: pl.DataFrame | None, judgments: pl.DataFrame | None = None, **settings: Any) -> list[Pool]:
+    half = {"time_cuts": (0.5, 0.8, 0.85, 0.9)}
+    return make_pools(Sources(events, judgments), ROWS, TITLES, RankerConfig(**{**half, **settings}))[0]
 
 
 def plain(pools: list[Pool]) -> list[tuple[str, dict[int, float]]]:

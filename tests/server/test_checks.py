@@ -139,7 +139,7 @@ def test_a_vector_is_scaled_to_unit_length(server: Running, scale: float) -> Non
 
 
 def test_an_rpc_nobody_serves(server: Running) -> None:
-    assert refusal(server.raw, "SearchService/Suggest", b"").code is grpc.StatusCode.UNIMPLEMENTED
+    assert refusal(server.raw, "SearchService/Autocorrect", b"").code is grpc.StatusCode.UNIMPLEMENTED
 
 
 def test_checks_gather_and_go_on() -> None:

@@ -23,7 +23,7 @@ from ranker import features
 from ranker.behaviour import Behaviour
 from ranker.covisited import fit_covisited
 from ranker.ease import fit_ease
-from ranker.examples import Example, Slice, Stage, replay
+from ranker.examples import Example, Slice, Stage, as_shown, replay
 from ranker.log import Request, folding, seconds
 from ranker.model import Model
 from ranker.train import prepare
@@ -247,11 +247,14 @@ def test_the_training_itself_saw_these_matrices(trained: Trained) -> None:
 
 
 def test_only_the_position_is_licensed_to_differ(trained: Trained) -> None:
-    members = trained.slices[Slice.MEMBERS]
     place = features.NAMES.index("position")
-    assert any((example.features[:, place] > 0).any() for example in members)
-    for part in (Slice.CALIBRATE, Slice.VALIDATE, Slice.TEST):
-        assert all((example.features[:, place] == 0).all() for example in trained.slices[part])
+    for part in (Slice.MEMBERS, Slice.CALIBRATE, Slice.VALIDATE, Slice.TEST):
+        examples = trained.slices[part]
+        assert all((example.features[:, place] == 0).all() for example in examples)
+        shown = [as_shown(example) for example in examples]
+        assert any((example.features[:, place] > 0).any() for example in shown)
+        for example, fitted in zip(examples, shown, strict=True):
+            np.testing.assert_array_equal(np.delete(fitted.features, place, 1), np.delete(example.features, place, 1))
 
 
 @pytest.mark.real
