@@ -11,8 +11,9 @@ import numpy as np
 from indexer.arrays import Ints
 from indexer.units import AMBIGUOUS, NAMES, POWERS, UNITS
 
-_HAN = "\u3400-\u9fff"
-_LETTER = rf"[^\W_{_HAN}]"
+# Chinese characters, as a range within the brackets of a pattern.
+HAN = "\u3400-\u9fff"
+_LETTER = rf"[^\W_{HAN}]"
 # NFKC writes "1½" as "11⁄2".
 _MIXED = re.compile(r"(?<=\d)(?=[¼-¾⅐-⅞])")
 # Unicode's category Cc.
@@ -34,7 +35,7 @@ _WRITTEN_OUT = (
 # "usb2.0"), or a run of Chinese characters.
 _TOKEN = re.compile(
     rf"(?P<number>(?:\d++[/⁄]\d++|\d*+\.\d++|\d{{1,3}}(?:,\d{{3}})++|\d++)(?!{_LETTER}))"
-    rf"|{_LETTER}+(?:-{_LETTER}+|\.\d+)*|[{_HAN}]+"
+    rf"|{_LETTER}+(?:-{_LETTER}+|\.\d+)*|[{HAN}]+"
 )
 
 

@@ -133,12 +133,13 @@ class Behaviour:
 
         What they added to the counts of all stays: nothing in it says whose it was.
         """
-        for known in (self.users, self.dislikers):
-            # A copy, since other threads read and fold meanwhile.
-            for user in [user for user in list(known) if erased(user)]:
-                known.pop(user, None)
+        # Copies, since other threads read and fold meanwhile. Whoever asked something engaged with something, too.
+        gone = {user for user in {*list(self.users), *list(self.dislikers)} if erased(user)}
+        for user in gone:
+            self.users.pop(user, None)
+            self.dislikers.pop(user, None)
         for askers in list(self.askers.values()):
-            askers.difference_update([user for user in list(askers) if erased(user)])
+            askers.difference_update(gone)
 
     def history(self, user: str | None) -> History:
         """The history of a user; empty where nothing is known."""

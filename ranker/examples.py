@@ -26,9 +26,9 @@ _FIT_ROWS = 100
 class Slice(IntEnum):
     """What a request is used for. Slices follow each other in time, or hold different queries; never parts of one."""
 
-    TOWER = 0  # fit the encoder, the user tower and the neighbours
+    TOWER = 0  # fit the encoder and the user tower
     MEMBERS = 1  # fit the network and the trees, and alpha on their out-of-fold scores
-    CALIBRATE = 2  # stop their training, calibrate, fit alpha; then fit them again with it
+    CALIBRATE = 2  # stop their training, calibrate, fit alpha; then fit the members again with it
     VALIDATE = 3  # choose the fusion and the thresholds; then fit the members again with it
     TEST = 4  # report, nothing else
 
@@ -157,13 +157,13 @@ def _example(request: Request, part: Slice, context: Context, stage: Stage, beha
     if rows is None:
         found = stage.retrieval.recall(context, behaviour)
         rows, scores = found.rows, found.scores
-        if part is Slice.MEMBERS:
-            # Before the features are made: most of the lists are of this slice.
-            kept = _kept(graded(request, rows)[0] > 0)
-            rows, scores = rows[kept], scores[kept]
     if not len(rows):
         return None
     grades, missed = graded(request, rows)
+    if request.rows is None and part is Slice.MEMBERS:
+        # Before the features are made: most of the lists are of this slice.
+        kept = _kept(grades > 0)
+        rows, scores, grades = rows[kept], scores[kept], grades[kept]
     matrix = features.matrix(context, rows, stage.catalogue, behaviour)
     answered = request.rows is not None and request.positions is None
     return Example(context, rows, matrix, grades, missed, scores, answered, request.positions)

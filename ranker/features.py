@@ -23,12 +23,12 @@ Column = Doubles | float
 
 # Lifetimes set against each other, a short one and a long one: what rises sells more of late than before. Trees split
 # on one column at a time, so the difference is a column of its own.
-TRENDS = ((0, 2), (1, 3))
+_TRENDS = ((0, 2), (1, 3))
 QUERY = (*match_features.NAMES, "title_cosine", "space_cosine", "query_frequency", "query_engaged", "query_share")
 PRODUCT = (
     *("log_price", "in_stock", "title_tokens"),
     *(f"popularity_{lifetime:.0f}d" for lifetime in LIFETIMES),
-    *(f"trend_{LIFETIMES[longer]:.0f}d" for _, longer in TRENDS),
+    *(f"trend_{LIFETIMES[longer]:.0f}d" for _, longer in _TRENDS),
     *("product_age", "product_users", "repeat_rate", "return_rate"),
 )
 # Licensed difference between training and serving, the only one: a logged row knows the place it was shown at, a
@@ -143,7 +143,7 @@ def _product_features(context: Context, rows: Ints, table: ProductTable, behavio
         "in_stock": table.in_stock[rows],
         "title_tokens": (table.tokens.offsets[rows + 1] - table.tokens.offsets[rows]).astype(np.float64),
         **{f"popularity_{lifetime:.0f}d": popularity[i] for i, lifetime in enumerate(LIFETIMES)},
-        **{f"trend_{LIFETIMES[longer]:.0f}d": popularity[recent] - popularity[longer] for recent, longer in TRENDS},
+        **{f"trend_{LIFETIMES[longer]:.0f}d": popularity[recent] - popularity[longer] for recent, longer in _TRENDS},
         # Days since anybody first engaged with it: unknown for a product nobody has.
         "product_age": np.where(np.isfinite(age), np.log1p(np.maximum(age, 0.0)), np.nan),
         "product_users": np.log1p(users),

@@ -38,7 +38,7 @@ def show(out: Console, response: Any, title: str, seconds: float) -> None:
         out.print(f"degraded: {left_out.stage}: {left_out.reason}")
 
 
-def show_suggestions(out: Console, response: Any, title: str) -> None:
+def show_suggestions(out: Console, response: Any, title: str, seconds: float) -> None:
     """Suggested queries, then values of the catalogue, as one table."""
     table = Table("suggestion", "is", "products", title=title)
     for query in response.queries:
@@ -46,6 +46,7 @@ def show_suggestions(out: Console, response: Any, title: str) -> None:
     for value in response.values:
         table.add_row(value.value, value.column, f"{value.products:,}")
     out.print(table)
+    out.print(f"{seconds * 1e3:.1f} ms")
 
 
 def _show_explanations(out: Console, response: Any) -> None:

@@ -18,6 +18,7 @@ from server.faults import ViolationError
 T = TypeVar("T")
 
 DEFAULT_PAGE = 24
+DEFAULT_SUGGESTIONS = 10
 LARGEST_PAGE = 100
 # A page size beyond this is a mistake and not a wish for a large page.
 REFUSED_PAGE = 10_000
@@ -84,14 +85,21 @@ def typed(value: str) -> str:
     return value
 
 
-def page_size(value: int, default: int = DEFAULT_PAGE) -> int:
+def page_size(value: int) -> int:
     """A page size: 0 is the default, a large one is coerced. Raises `ViolationError`."""
+    return _number(value, "page_size", DEFAULT_PAGE, "products are returned at a time, use page_token")
+
+
+def max_suggestions(value: int) -> int:
+    """A number of suggestions, as a page size is. Raises `ViolationError`."""
+    return _number(value, "max_suggestions", DEFAULT_SUGGESTIONS, "suggestions of a kind are returned")
+
+
+def _number(value: int, field: str, default: int, told: str) -> int:
     if value < 0:
-        raise ViolationError("page_size", "is negative; 0 gives the default")
+        raise ViolationError(field, "is negative; 0 gives the default")
     if value > REFUSED_PAGE:
-        raise ViolationError(
-            "page_size", f"is {value}; at most {LARGEST_PAGE} products are returned at a time, use page_token"
-        )
+        raise ViolationError(field, f"is {value}; at most {LARGEST_PAGE} {told}")
     return min(value or default, LARGEST_PAGE)
 
 

@@ -173,13 +173,10 @@ def suggest(
     as_json: AsJson = False,
 ) -> None:
     """Suggest what a query being typed may become."""
-    request = search_service_pb2.SuggestRequest(query=typed, page_size=size)
+    request = search_service_pb2.SuggestRequest(query=typed, max_suggestions=size)
     server = Server(address, ca, certificate, key)
-    response, _ = call(server, search_service_pb2_grpc.SearchServiceStub, "Suggest", request)
-    if as_json:
-        print(MessageToJson(response, ensure_ascii=False))
-        return
-    answers.show_suggestions(out, response, f"suggestions for “{typed}”")
+    stub, title = search_service_pb2_grpc.SearchServiceStub, f"suggestions for “{typed}”"
+    _ask(server, stub, "Suggest", request, title, as_json, answers.show_suggestions)
 
 
 def status(
@@ -243,13 +240,19 @@ def _event_type(name: str) -> Any:
 
 
 def _ask(
-    server: Server, stub: Callable[[grpc.Channel], Any], method: str, request: Any, title: str, as_json: bool
+    server: Server,
+    stub: Callable[[grpc.Channel], Any],
+    method: str,
+    request: Any,
+    title: str,
+    as_json: bool,
+    show: Callable[[Console, Any, str, float], None] = answers.show,
 ) -> None:
     response, seconds = call(server, stub, method, request)
     if as_json:
         print(MessageToJson(response, ensure_ascii=False))
         return
-    answers.show(out, response, title, seconds)
+    show(out, response, title, seconds)
 
 
 def call(server: Server, stub: Callable[[grpc.Channel], Any], method: str, request: Any) -> tuple[Any, float]:

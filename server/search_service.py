@@ -14,9 +14,6 @@ from server.pipeline import Ask
 from server.state import State
 from server.suggestions import Suggested
 
-# Suggestions of each kind where the request does not say how many.
-_SUGGESTED = 10
-
 
 class SearchService(search_service_pb2_grpc.SearchServiceServicer):  # type: ignore[misc]
     """See search_service.proto."""
@@ -50,7 +47,7 @@ class SearchService(search_service_pb2_grpc.SearchServiceServicer):  # type: ign
         """Check, look up; nothing is embedded or ranked, so it does not wait in the queue of those."""
         faults = Checks()
         typed = faults.run(checks.typed, request.query, default="")
-        most = faults.run(checks.page_size, request.page_size, _SUGGESTED, default=0)
+        most = faults.run(checks.max_suggestions, request.max_suggestions, default=0)
         faults.done()
         found = await asyncio.to_thread(self._suggested, typed, most)
         return search_service_pb2.SuggestResponse(

@@ -11,16 +11,16 @@ from typing import Generic, NamedTuple, TypeVar
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from indexer.text import query_key
+from indexer.text import HAN, query_key
 from ranker.behaviour import Behaviour
 
 K = TypeVar("K", bound=Hashable)
 
-# Where a typed word may begin: at a word, after a hyphen, and anywhere in Chinese, which has no spaces.
-_BEGINNINGS = re.compile(r"(?<!\w)\w|[\u3400-\u9fff]")
+# Where what is typed may begin: at the beginning ("#10"), at a word, and anywhere in Chinese, which has no spaces.
+_BEGINNINGS = re.compile(rf"\A.|(?<!\w)\w|[{HAN}]")
 # Sorts after everything that begins alike.
 _LAST = "\U0010ffff"
-# Of so many queries it takes milliseconds to find the first: what they were is kept for so many seconds.
+# To find the first of so many takes milliseconds: what they were is kept for so many seconds.
 _BROAD, _KEPT = 2_000, 60.0
 # From so many new texts on, sorting all of them is faster than finding a place for each.
 _MANY = 500
@@ -77,32 +77,30 @@ class Suggestions:
         # Shared queries taken in so far; they only become more.
         self._taken = 0
         # By prefix and number asked for: until when a broad answer is good, and what it is.
-        self._broad: dict[tuple[str, int], tuple[float, list[str]]] = {}
+        self._broad: dict[tuple[str, int], tuple[float, Suggested]] = {}
         self._values: _Beginnings[Value] = _Beginnings()
         self._values.add((query_key(value.value), value) for column in columns for value in _values(products, column))
 
     def find(self, typed: str, most: int, behaviour: Behaviour) -> Suggested:
         """At most so many of each kind for what was typed so far; for nothing the first of all."""
-        # After a space the last word is whole: "red " is not the beginning of "reddish".
-        prefix = query_key(typed) + " " * typed[-1:].isspace()
-        if not prefix.strip():
-            prefix = ""
-        with self._lock:
-            self._take(behaviour.shared)
-            queries = self._first_queries(prefix, most, behaviour.shared)
-            values = self._values.of(prefix)
-        return Suggested(queries, nsmallest(most, values, key=lambda value: (-value.products, value)))
-
-    def _first_queries(self, prefix: str, most: int, weights: Mapping[str, float]) -> list[str]:
+        prefix = query_key(typed)
+        if prefix and typed[-1].isspace():
+            # The last word is whole: "red " is not the beginning of "reddish".
+            prefix += " "
         now = time.monotonic()
-        until, kept = self._broad.get((prefix, most), (0.0, []))
-        if now < until:
-            return kept
-        found = self._queries.of(prefix)
-        first = nsmallest(most, found, key=lambda query: (-weights[query], query))
-        if len(found) >= _BROAD:
-            self._broad[prefix, most] = now + _KEPT, first
-        return first
+        with self._lock:
+            until, kept = self._broad.get((prefix, most), (0.0, Suggested([], [])))
+            if now < until:
+                return kept
+            self._take(behaviour.shared)
+            queries, values = self._queries.of(prefix), self._values.of(prefix)
+            found = Suggested(
+                nsmallest(most, queries, key=lambda query: (-behaviour.shared[query], query)),
+                nsmallest(most, values, key=lambda value: (-value.products, value)),
+            )
+            if len(queries) + len(values) >= _BROAD:
+                self._broad[prefix, most] = now + _KEPT, found
+        return found
 
     def _take(self, shared: Mapping[str, float]) -> None:
         if len(shared) > self._taken:

@@ -57,6 +57,12 @@ def test_a_hyphenated_word_begins_twice() -> None:
     assert queries("li", behaviour) == queries("t-l", behaviour) == ["t-light holder"]
 
 
+def test_a_sign_at_the_beginning_is_typed_first() -> None:
+    behaviour = asked({"#10 screw": 3, "hook #10": 3})
+    assert queries("#1", behaviour) == ["#10 screw"]
+    assert queries("10", behaviour) == ["#10 screw", "hook #10"]
+
+
 def test_chinese_is_found_anywhere() -> None:
     assert queries("山鞋", asked({"登山鞋 男": 3, "跑鞋": 3})) == ["登山鞋 男"]
 
@@ -130,7 +136,7 @@ def test_while_it_is_asked_others_may_be_folding(monkeypatch: pytest.MonkeyPatch
 
 
 def suggest(server: Running, typed: str = "", size: int = 0) -> Any:
-    return server.suggest(search_service_pb2.SuggestRequest(query=typed, page_size=size))
+    return server.suggest(search_service_pb2.SuggestRequest(query=typed, max_suggestions=size))
 
 
 def test_the_log_and_the_catalogue_are_suggested(server: Running) -> None:
@@ -171,4 +177,4 @@ def test_an_event_changes_what_is_suggested(start: Callable[..., Running]) -> No
 def test_what_cannot_be_typed_is_refused(server: Running) -> None:
     told = refusal(suggest, server, "x" * 1_001, -1)
     assert told.code == grpc.StatusCode.INVALID_ARGUMENT
-    assert set(told.fields) == {"query", "page_size"}
+    assert set(told.fields) == {"query", "max_suggestions"}

@@ -84,12 +84,12 @@ class SimilarResponse(_message.Message):
     def __init__(self, hits: _Optional[_Iterable[_Union[_hit_pb2.Hit, _Mapping]]] = ..., next_page_token: _Optional[str] = ..., info: _Optional[_Union[_hit_pb2.AnswerInfo, _Mapping]] = ...) -> None: ...
 
 class SuggestRequest(_message.Message):
-    __slots__ = ("query", "page_size")
+    __slots__ = ("query", "max_suggestions")
     QUERY_FIELD_NUMBER: _ClassVar[int]
-    PAGE_SIZE_FIELD_NUMBER: _ClassVar[int]
+    MAX_SUGGESTIONS_FIELD_NUMBER: _ClassVar[int]
     query: str
-    page_size: int
-    def __init__(self, query: _Optional[str] = ..., page_size: _Optional[int] = ...) -> None: ...
+    max_suggestions: int
+    def __init__(self, query: _Optional[str] = ..., max_suggestions: _Optional[int] = ...) -> None: ...
 
 class SuggestResponse(_message.Message):
     __slots__ = ("queries", "values")
