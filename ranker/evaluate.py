@@ -133,7 +133,9 @@ def report(members: Members, examples: Sequence[Example], space: Floats, positiv
         "chosen_minus_other_auc": _plain(compare(values, chosen, "auc")),
         "shown": shown,
         "segments": by_segment(
-            segments(examples, wanted, cold), {role: values[name]["ndcg@10"] for role, name in shown.items()}
+            segments(examples, wanted, cold),
+            {role: values[name]["ndcg@10"] for role, name in shown.items()},
+            wanted.shares,
         ),
         "cold": cold_figures({role: orders[name] for role, name in shown.items()}, wanted, cold),
         "calibration": {

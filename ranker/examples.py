@@ -41,8 +41,8 @@ class Example(NamedTuple):
     """One ranked list with its answers. `recall_scores` and `missed` are empty where the list was logged or judged.
 
     `features` are as serving sees them, with every row at the first place; `positions` are the places that the rows
-    were shown at, where they were logged. `answered`: every row was judged or rated, so that a grade of 0 means no, not
-    that nobody was asked.
+    were shown at, where they were logged, and `weights` what their gains count for it (see `examination`), 1 where
+    there are none. `answered`: every row was judged or rated, so that a grade of 0 means no, not that nobody was asked.
     """
 
     context: Context
@@ -53,6 +53,7 @@ class Example(NamedTuple):
     recall_scores: Doubles
     answered: bool = False
     positions: Ints | None = None
+    weights: Doubles | None = None
 
 
 class Stage(NamedTuple):

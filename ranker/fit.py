@@ -1,5 +1,6 @@
 """Fit the members and their fusion on the slices of the log."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple
@@ -8,7 +9,7 @@ import numpy as np
 import torch
 
 from indexer.arrays import Array, Doubles, Floats
-from ranker import evaluate, features, trees
+from ranker import evaluate, features, ranked, trees
 from ranker.boosted import Trees
 from ranker.config import RankerConfig
 from ranker.examples import Example, Slice, as_shown, thinned
@@ -23,6 +24,10 @@ from ranker.weights import weights_of
 _FOLDS = 2
 # Share of the lists whose logit is hidden from the stacked trees, so that they can do without it when time is short.
 _HIDDEN = 0.15
+
+# For how many lists of the members' slice one of the calibration slice counts at most when alpha is fitted: a few lists
+# must not outvote all others.
+_MOST_COUNTED = 10.0
 
 # The columns of the trees that read the DNN's score.
 _READING = (*features.NAMES, "network_logit")
@@ -115,7 +120,10 @@ def _rows(examples: Sequence[Example], extra: Sequence[Doubles] | None = None) -
         matrix = stacked_features(matrix, np.concatenate(extra))
     lengths = [len(example.rows) for example in examples]
     answered = all(example.answered for example in examples)
-    return Rows(matrix, np.concatenate([example.grades for example in examples]), lengths, answered=answered)
+    weighed = any(example.weights is not None for example in examples)
+    wanted = ranked.answers(examples, math.inf) if weighed else None
+    grades = np.concatenate([example.grades for example in examples])
+    return Rows(matrix, grades, lengths, answered=answered, wanted=wanted)
 
 
 def _positive(examples: Sequence[Example], config: RankerConfig) -> Array:
@@ -175,14 +183,23 @@ def _alpha(
 ) -> float:
     """Fitted on the log-odds of CALIBRATE, and of MEMBERS out of fold: CALIBRATE alone is some hundred lists.
 
-    Members of a fold have other scales than those of the whole slice, so each slice has a calibration of its own.
+    Members of a fold have other scales than those of the whole slice, so each slice has a calibration of its own. They
+    were fitted on half as much as those that rank, so a list of CALIBRATE counts for several of MEMBERS. What is found
+    goes half of the way from equal weights: fitted weights are noise where the members are nearly as good, and the mean
+    is hard to beat (the forecast combination puzzle, Smith and Wallis 2009).
     """
     fit, later = slices[Slice.MEMBERS], slices[Slice.CALIBRATE]
     scored = evaluate.scores_of(members, later, space)
     inside = _Scores(scored["network"], scored["trees"])
     odds = [_log_odds(fit, outside, config), _log_odds(later, inside, config)]
     network, plain = ([z for each in odds for z in each[member]] for member in (0, 1))
-    return fit_alpha(network, plain, [example.grades for example in (*fit, *later)])
+    weights = [*_counts(fit, 1.0), *_counts(later, min(max(len(fit) / len(later), 1.0), _MOST_COUNTED))]
+    return (0.5 + fit_alpha(network, plain, [example.grades for example in (*fit, *later)], weights)) / 2
+
+
+def _counts(examples: Sequence[Example], each: float) -> list[Doubles | float]:
+    """What the rows of each list count, where a list counts `each`."""
+    return [each if example.weights is None else each * example.weights for example in examples]
 
 
 def _log_odds(examples: Sequence[Example], scores: _Scores, config: RankerConfig) -> _Scores:

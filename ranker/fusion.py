@@ -99,20 +99,29 @@ def fit_isotonic(scores: Array, positive: Array) -> Isotonic:
 
 
 def fit_alpha(
-    network: Sequence[Doubles], trees: Sequence[Doubles], grades: Sequence[Doubles], steps: int = 200
+    network: Sequence[Doubles],
+    trees: Sequence[Doubles],
+    grades: Sequence[Doubles],
+    weights: Sequence[Doubles | float] | None = None,
+    steps: int = 200,
 ) -> float:
     """The alpha that ranks best by gradient descent (Adam), on the members' calibrated log-odds of each list.
 
     Loss: softmax cross-entropy of each list against its normalised gains (ListNet, Cao et al., ICML 2007); a scale of
-    the scores is fitted beside alpha, since the loss is not about their size.
+    the scores is fitted beside alpha, since the loss is not about their size. `weights` are what the rows of each list
+    count, or all of them alike; 1 where there are none.
     """
     # Imported here, as scikit-learn is.
     import torch
 
     z1, z2 = _padded(network, -1e4), _padded(trees, -1e4)
-    worth = _padded([gains(each) for each in grades], 0.0)
-    told = worth.sum(1) > 0
-    z1, z2, worth = z1[told], z2[told], worth[told] / worth[told].sum(1, keepdim=True)
+    counts: Sequence[Doubles | float] = [1.0] * len(grades) if weights is None else weights
+    plain = _padded([gains(each) for each in grades], 0.0)
+    worth = _padded([gains(each) * count for each, count in zip(grades, counts, strict=True)], 0.0)
+    told = plain.sum(1) > 0
+    z1, z2, worth = z1[told], z2[told], worth[told] / plain[told].sum(1, keepdim=True)
+    # As large as without weights, for which the steps are meant.
+    worth = worth / worth.sum(1).mean()
     logit, scale = (torch.zeros((), dtype=torch.float64, requires_grad=True) for _ in range(2))
     optimiser = torch.optim.Adam([logit, scale], lr=0.1)
     for _ in range(steps if len(worth) else 0):

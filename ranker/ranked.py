@@ -19,23 +19,38 @@ class Answers(NamedTuple):
     """What is right for each list, padded by nothing: `lengths` says where each ends in the flat arrays."""
 
     lengths: Ints
-    gains: Doubles  # [all rows]
+    gains: Doubles  # weighed, [all rows]
     positive: Mask  # [all rows]
     missed: Ints  # positives that are not in the list, [requests]
-    ideal: Doubles  # DCG@K of the best ranking, missed products included, [requests]
+    ideal: Doubles  # what NDCG@K divides by, [requests]
+    shares: Doubles  # what each request counts in the mean NDCG@K: 1 on average, NaN without a gain [requests]
 
 
 def answers(examples: Sequence[Example], positive_grade: float) -> Answers:
-    """The answers of `examples`; a row is positive from `positive_grade` up."""
+    """The answers of `examples`; a row is positive from `positive_grade` up.
+
+    Where rows have weights, a list with rarely seen clicks counts for all those that were not given: a request's
+    NDCG@K is the DCG of the weighed gains over the ideal DCG of the plain ones, divided by the mean over all requests
+    of that quotient's best. So the mean NDCG@K is that of the weighed gains, weighed by their worth (self-normalised
+    inverse propensities, Swaminathan and Joachims, NeurIPS 2015), and a single value may be above 1.
+    """
     grades = np.concatenate([e.grades for e in examples])
-    ideal = [_ideal(np.concatenate([e.grades, e.missed])) for e in examples]
+    ideal = np.array([_ideal(np.concatenate([gains(e.grades), gains(e.missed)])) for e in examples])
+    best = np.array([_ideal(np.concatenate([_weighed(e), gains(e.missed)])) for e in examples])
+    counts = np.divide(best, ideal, out=np.full(len(ideal), np.nan), where=ideal > 0)
+    mean = float(np.nanmean(counts)) if (ideal > 0).any() else 1.0
     return Answers(
         np.array([len(e.grades) for e in examples], np.int64),
-        gains(grades),
+        np.concatenate([_weighed(e) for e in examples]),
         grades >= positive_grade,
         np.array([(e.missed >= positive_grade).sum() for e in examples], np.int64),
-        np.array(ideal, np.float64),
+        ideal * mean,
+        counts / mean,
     )
+
+
+def _weighed(example: Example) -> Doubles:
+    return gains(example.grades) if example.weights is None else gains(example.grades) * example.weights
 
 
 def per_request(scores: Sequence[Doubles], wanted: Answers) -> dict[str, Doubles]:
@@ -94,8 +109,9 @@ def pooled_auc(scores: Doubles, wanted: Answers) -> Doubles:
     return np.asarray(total + requests * np.bincount(request, influence, requests), np.float64)
 
 
-def _ideal(grades: Doubles) -> float:
-    best = np.sort(gains(grades))[::-1][:K]
+def _ideal(gains: Doubles) -> float:
+    """The best DCG@K of a list with these gains."""
+    best = np.sort(gains)[::-1][:K]
     return float(best @ _discounts(len(best)))
 
 

@@ -4,11 +4,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from indexer.store import replace_text
 from ranker import plots
+from ranker.examination import Examination
 
 Figures = Mapping[str, Any]
 
@@ -79,6 +81,8 @@ def summary(figures: Figures) -> list[str]:
     table, chosen = figures["table"], figures["chosen"]
     kinds = {kind: sum(row["kind"] == kind for row in table) for kind in ("member", "fusion", "baseline")}
     mine = _quality(figures, chosen)
+    # Reports from before know of no places.
+    shares = figures.get("examination")
     return [
         f"{figures['requests']:,} requests that nothing was fitted on, with {figures['rows']:,} products to rank, "
         f"{share(figures['positive_share'])} of them wanted (grade {figures['positive_grade']:g} and above). "
@@ -86,7 +90,15 @@ def summary(figures: Figures) -> list[str]:
         f"and {_counted(kinds['baseline'], 'order')} without any training.",
         f"Validation chose {named(chosen)}; here its NDCG@10 is {number(mine)}. "
         + " ".join(_against(figures, kind) for kind in ("member", "fusion", "baseline") if _rival(figures, kind)),
+        *([] if shares is None else [_places(Examination(np.array(shares)))]),
     ]
+
+
+def _places(examination: Examination) -> str:
+    return (
+        "In lists that were logged with their places NDCG@10 counts a click by the inverse of how often its place is "
+        f"looked at, estimated as shares of the first place: {examination}. Other figures count clicks as they came."
+    )
 
 
 def named(scorer: str) -> str:

@@ -41,20 +41,26 @@ def segments(examples: Sequence[Example], wanted: Answers, cold: Mask) -> list[S
     return [part for group in filled if len(group) > 1 for part in group]
 
 
-def by_segment(found: Sequence[Segment], ndcg: Mapping[str, Doubles]) -> list[dict[str, Any]]:
-    """Requests and NDCG@10 of some orders in each segment; `ndcg` [requests] by order."""
+def by_segment(found: Sequence[Segment], ndcg: Mapping[str, Doubles], shares: Doubles) -> list[dict[str, Any]]:
+    """Requests and NDCG@10 of some orders in each segment; `ndcg` [requests] by order, `shares` of `Answers`."""
     table = np.column_stack(list(ndcg.values()))
+    means = [float(np.nanmean(shares[part.requests])) if _any_gain(shares, part) else 1.0 for part in found]
     return [
         {
             "group": part.group,
             "segment": part.name,
             "requests": int(part.requests.sum()),
             "ndcg@10": {
-                name: interval._asdict() for name, interval in zip(ndcg, bootstrap(table[part.requests]), strict=True)
+                name: interval._asdict()
+                for name, interval in zip(ndcg, bootstrap(table[part.requests] / mean), strict=True)
             },
         }
-        for part in found
+        for part, mean in zip(found, means, strict=True)
     ]
+
+
+def _any_gain(shares: Doubles, part: Segment) -> bool:
+    return bool(np.isfinite(shares[part.requests]).any())
 
 
 def cold_rows(examples: Sequence[Example]) -> Mask:

@@ -11,10 +11,11 @@ from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from indexer.arrays import Doubles, Floats
+from ranker import ranked
 from ranker.config import RankerConfig
 from ranker.examples import Example
 from ranker.features import PLACE
-from ranker.metrics import gains, ndcg
+from ranker.metrics import gains
 from ranker.network import Network, NetworkInput, network_input
 from ranker.precision import mixed
 from ranker.scoring import Scorable
@@ -128,8 +129,8 @@ def logits(network: Network, examples: Sequence[Example], space: Floats, device:
 
 
 def mean_ndcg(scores: Sequence[Doubles], examples: Sequence[Example]) -> float:
-    """Mean NDCG@10 of the lists that have a gain."""
-    values = [ndcg(s, e.grades, e.missed) for s, e in zip(scores, examples, strict=True)]
+    """Mean NDCG@10 of the lists that have a gain, -inf where none has; see `ranked.answers`."""
+    values = ranked.ndcg(scores, ranked.answers(examples, np.inf))
     return float(np.nanmean(values)) if np.isfinite(values).any() else -np.inf
 
 

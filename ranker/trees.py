@@ -1,15 +1,18 @@
 """The LightGBM ranker over the feature matrix: LambdaMART, or cross-entropy where every row was answered."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import lightgbm as lgb
 import numpy as np
 
 from indexer.arrays import Array, Doubles, Floats
+from ranker import ranked
 from ranker.config import RankerConfig
 from ranker.features import FIRST_PLACE, placed
 from ranker.metrics import gains
+from ranker.ranked import Answers
 
 _COMMON = {
     "learning_rate": 0.05,
@@ -29,7 +32,8 @@ _POINTWISE = {"objective": "cross_entropy", "metric": "cross_entropy", "learning
 class Rows(NamedTuple):
     """All rows of some lists: features, grades, the lists' lengths, and scores that the trees are to correct.
 
-    `answered`: every row was judged or rated, so that a grade of 0 means no, not that nobody was asked.
+    `answered`: every row was judged or rated, so that a grade of 0 means no, not that nobody was asked. `wanted` are
+    the lists' answers where their gains are weighed (`ranker.examination`).
     """
 
     features: Floats
@@ -37,6 +41,7 @@ class Rows(NamedTuple):
     lengths: Sequence[int]
     start: Doubles | None = None
     answered: bool = False
+    wanted: Answers | None = None
 
 
 def fit_trees(train: Rows, later: Rows, names: Sequence[str], config: RankerConfig) -> lgb.Booster:
@@ -44,15 +49,25 @@ def fit_trees(train: Rows, later: Rows, names: Sequence[str], config: RankerConf
 
     Lists drawn from recall or logged: LambdaMART (Burges 2010), which learns from pairs within a list. Where `train`
     holds the places its rows were shown at, LightGBM estimates a bias for each place beside the trees (lambdarank with
-    positions), and the trees themselves see every row at the first place, as in serving. Lists in which every row was
-    answered: cross-entropy on the gain, since such short lists have few pairs and their grades compare across lists.
+    positions), and the trees themselves see every row at the first place, as in serving. By plain clicks of `later`
+    they would seem the worse the more of that bias they leave out, so those count there as its weights say. Lists in
+    which every row was answered: cross-entropy on the gain, since such short lists have few pairs and their grades
+    compare across lists.
     """
     levels = np.unique(np.concatenate([train.grades, later.grades]))
     answered = train.answered and later.answered
     sets = [_dataset(rows, levels, names, answered=answered) for rows in (train, later)]
     stop = [lgb.early_stopping(config.tree_patience, verbose=False)] if config.tree_patience else []
-    parameters = _parameters(levels, config, answered=answered)
-    return lgb.train(parameters, sets[0], config.trees, valid_sets=[sets[1]], callbacks=stop)
+    parameters, told = _parameters(levels, config, answered=answered), None
+    if later.wanted is not None:
+        parameters["metric"], told = "None", partial(_weighed_ndcg, later.wanted)
+    return lgb.train(parameters, sets[0], config.trees, valid_sets=[sets[1]], feval=told, callbacks=stop)
+
+
+def _weighed_ndcg(wanted: Answers, scores: Array, _: lgb.Dataset) -> tuple[str, float, bool]:
+    """LightGBM's own NDCG knows no weights within a list."""
+    lists = np.split(scores, np.cumsum(wanted.lengths)[:-1])
+    return "ndcg@10", float(np.nanmean(ranked.ndcg(lists, wanted))), True
 
 
 def grow_trees(train: Rows, rounds: int, names: Sequence[str], config: RankerConfig) -> lgb.Booster:

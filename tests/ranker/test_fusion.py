@@ -113,6 +113,20 @@ def test_alpha_weighs_by_gain_and_leaves_lists_without_one_out() -> None:
     assert fit_alpha([rest], [-rest], [np.zeros(2)]) == fit_alpha([], [], []) == 0.5
 
 
+def test_a_weight_is_as_many_lists_or_as_much_of_a_gain() -> None:
+    worth, grades, rng = lists(0, count=40)
+    one, other = (list(worth + 0.7 * rng.normal(size=worth.shape)) for _ in range(2))
+    thrice = [1.0] * 30 + [3.0] * 10
+    repeated = [list(each) + list(each[30:]) * 2 for each in (one, other, grades)]
+    assert fit_alpha(one, other, grades, thrice) == pytest.approx(fit_alpha(*repeated), abs=1e-6)
+    assert fit_alpha(one, other, grades, [7.0] * 40) == pytest.approx(fit_alpha(one, other, grades), abs=1e-6)
+    # Two clicks of a list, of which the first member puts the one first that counts more.
+    first, second = np.array([2.0, 0.0, -1.0]), np.array([0.0, 2.0, -1.0])
+    clicks, rare = np.array([1.0, 1.0, 0.0]), np.array([7.0, 1.0, 1.0])
+    assert fit_alpha([first], [second], [clicks], [rare]) > 0.6
+    assert fit_alpha([second], [first], [clicks], [rare]) < 0.4
+
+
 @pytest.mark.parametrize("scale", [1e-3, 1.0, 50.0])
 def test_platt_finds_the_line_the_labels_came_from(scale: float) -> None:
     scores = np.random.default_rng(0).normal(size=50_000) * scale

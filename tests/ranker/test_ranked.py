@@ -116,3 +116,28 @@ def test_the_paired_test_of_the_auc_raises_as_few_false_alarms_as_it_says() -> N
 def test_no_auc_where_rows_are_all_alike() -> None:
     wanted = ranked.answers([example([1, 1]), example([1])], 1.0)
     assert np.isnan(ranked.pooled_auc(np.array([1.0, 2.0, 3.0]), wanted)).all()
+
+
+def test_weighed_gains_weigh_the_requests_too() -> None:
+    """A mean of the lists' NDCG of weighed gains, each counting by how much its best order is worth."""
+    examples, scores = lists(4)
+    rng = np.random.default_rng(0)
+    weighed = [e._replace(weights=rng.uniform(1, 20, len(e.grades))) for e in examples]
+    wanted = ranked.answers(weighed, 1.0)
+    values = ranked.ndcg(scores, wanted)
+    own, counts = [], []
+    for e, s in zip(weighed, scores, strict=True):
+        gains = metrics.gains(e.grades) * e.weights
+        best = metrics.dcg(np.sort(np.concatenate([gains, metrics.gains(e.missed)]))[::-1][:10])
+        plain = metrics.dcg(np.sort(metrics.gains(np.concatenate([e.grades, e.missed])))[::-1][:10])
+        if plain:
+            own.append(metrics.dcg(gains[np.argsort(-s, kind="stable")][:10]) / best)
+            counts.append(best / plain)
+    assert np.nanmean(values) == pytest.approx(np.average(own, weights=counts))
+    assert 0 < np.nanmean(values) < 1
+    same(wanted.shares[np.isfinite(values)], (np.array(counts) / np.mean(counts)).tolist())
+    # The same number for all rows of all lists changes nothing.
+    found = [e._replace(missed=np.empty(0)) for e in examples]
+    doubled = [e._replace(weights=np.full(len(e.grades), 2.0)) for e in found]
+    once, twice = (ranked.ndcg(scores, ranked.answers(each, 1.0)) for each in (found, doubled))
+    same(twice, once.tolist())

@@ -214,3 +214,11 @@ def test_the_file_is_written_with_its_folder(figures: dict[str, Any], tmp_path: 
     write_report(figures, path, "Evaluation of m")
     assert path.read_text(encoding="utf-8") == page(figures, "Evaluation of m")
     assert [each.name for each in path.parent.iterdir()] == ["m.html"]
+
+
+def test_how_places_were_weighed_is_told(figures: dict[str, Any]) -> None:
+    """Where no list was logged with its places, and in reports from before, nothing is said."""
+    whole = " ".join(summary(figures | {"examination": [1.0, 0.5, 0.25]}))
+    assert "1: 1.00, 2: 0.50, 3: 0.25" in whole
+    for without in (figures, figures | {"examination": None}):
+        assert "place" not in " ".join(summary(without))

@@ -5,9 +5,11 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
+from ranker import ranked
 from ranker.config import RankerConfig
 from ranker.features import NAMES
 from ranker.metrics import ndcg
+from ranker.ranked import Answers
 from ranker.trees import Rows, fit_trees, score
 
 LIST = 12
@@ -163,3 +165,20 @@ def test_trees_correct_what_they_start_from(config: RankerConfig) -> None:
     assert mean_ndcg(later.start + score(corrected, later.features), later) > alone + 0.2
     gain = corrected.feature_importance("gain")
     assert gain[NOISE] > 0.2 * gain[SIGNAL]
+
+
+def test_where_trees_stop_is_told_by_weighed_gains(config: RankerConfig) -> None:
+    """They end where the NDCG of the weighed gains is best, which is not where that of the plain ones is."""
+    train, later = clicked(400, 0), clicked(200, 1)
+    lengths, none = np.array(later.lengths), np.zeros(200, np.int64)
+    weights = np.random.default_rng(0).uniform(1, 20, len(later.grades))
+    wanted = Answers(lengths, later.grades * weights, later.grades > 0, none, np.ones(200), np.ones(200))
+    fitted = fit_trees(train, later._replace(wanted=wanted), NAMES, config)
+
+    def measured(trees: int) -> float:
+        scores = fitted.predict(later.features, num_iteration=trees, raw_score=True)
+        return float(np.nanmean(ranked.ndcg(np.split(np.asarray(scores), 200), wanted)))
+
+    by_number = [measured(trees) for trees in range(1, fitted.current_iteration() + 1)]
+    assert fitted.best_iteration == int(np.argmax(by_number)) + 1
+    assert fitted.best_score["valid_0"]["ndcg@10"] == pytest.approx(max(by_number))
