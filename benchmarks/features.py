@@ -25,7 +25,7 @@ from ranker.config import RankerConfig
 from ranker.examples import Example, Slice, as_shown
 from ranker.significance import paired
 from ranker.train import gather, shortfall
-from ranker.trees import Rows
+from ranker.trees import Rows, rows_of
 from server.config import load_settings
 from server.rebuild import read_sources
 
@@ -34,11 +34,9 @@ Say = Callable[[str], None]
 
 def rows(examples: list[Example], left_out: list[int]) -> Rows:
     """All rows of the examples; the columns `left_out` say nothing."""
-    matrix = np.concatenate([example.features for example in examples])
-    matrix[:, left_out] = np.nan
-    lengths = [len(example.rows) for example in examples]
-    answered = all(example.answered for example in examples)
-    return Rows(matrix, np.concatenate([example.grades for example in examples]), lengths, answered=answered)
+    made = rows_of(examples)
+    made.features[:, left_out] = np.nan
+    return made
 
 
 def worth(slices: dict[Slice, list[Example]], config: RankerConfig, say: Say) -> list[dict[str, Any]]:

@@ -1,6 +1,5 @@
 """Fit the members and their fusion on the slices of the log."""
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple
@@ -9,7 +8,7 @@ import numpy as np
 import torch
 
 from indexer.arrays import Array, Doubles, Floats
-from ranker import evaluate, features, ranked, trees
+from ranker import evaluate, features, trees
 from ranker.boosted import Trees
 from ranker.config import RankerConfig
 from ranker.examples import Example, Slice, as_shown, thinned
@@ -18,7 +17,7 @@ from ranker.model import Members, stacked_features
 from ranker.significance import paired
 from ranker.stages import Say
 from ranker.train_network import fit_network, logits, train_network
-from ranker.trees import Rows
+from ranker.trees import Rows, rows_of
 from ranker.weights import weights_of
 
 _FOLDS = 2
@@ -115,15 +114,8 @@ def _fitted_again(
 
 def _rows(examples: Sequence[Example], extra: Sequence[Doubles] | None = None) -> Rows:
     """All rows of the examples, with one more column where `extra` is given."""
-    matrix = np.concatenate([example.features for example in examples])
-    if extra is not None:
-        matrix = stacked_features(matrix, np.concatenate(extra))
-    lengths = [len(example.rows) for example in examples]
-    answered = all(example.answered for example in examples)
-    weighed = any(example.weights is not None for example in examples)
-    wanted = ranked.answers(examples, math.inf) if weighed else None
-    grades = np.concatenate([example.grades for example in examples])
-    return Rows(matrix, grades, lengths, answered=answered, wanted=wanted)
+    rows = rows_of(examples)
+    return rows if extra is None else rows._replace(features=stacked_features(rows.features, np.concatenate(extra)))
 
 
 def _positive(examples: Sequence[Example], config: RankerConfig) -> Array:

@@ -10,9 +10,10 @@ import numpy as np
 from indexer.arrays import Array, Doubles, Floats
 from ranker import ranked
 from ranker.config import RankerConfig
+from ranker.examples import Example
 from ranker.features import FIRST_PLACE, placed
 from ranker.metrics import gains
-from ranker.ranked import Answers
+from ranker.ranked import Answers, answers
 
 _COMMON = {
     "learning_rate": 0.05,
@@ -42,6 +43,17 @@ class Rows(NamedTuple):
     start: Doubles | None = None
     answered: bool = False
     wanted: Answers | None = None
+
+
+def rows_of(examples: Sequence[Example]) -> Rows:
+    """All rows of the examples."""
+    return Rows(
+        np.concatenate([example.features for example in examples]),
+        np.concatenate([example.grades for example in examples]),
+        [len(example.rows) for example in examples],
+        answered=all(example.answered for example in examples),
+        wanted=answers(examples, np.inf) if any(example.weights is not None for example in examples) else None,
+    )
 
 
 def fit_trees(train: Rows, later: Rows, names: Sequence[str], config: RankerConfig) -> lgb.Booster:
