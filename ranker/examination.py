@@ -14,6 +14,8 @@ _PRIOR = 5.0
 # What a click counts at most: the rarer a place is looked at, the more its few clicks say by chance.
 _MOST = 20.0
 _ROUNDS = 200
+# Places that are told apart; nobody learns much of deeper ones.
+_DEEPEST = 500
 # Places that people are told of.
 _SHOWN = (1, 2, 3, 5, 10, 20)
 _COLUMNS = ("pair", "place", "len", "clicks")
@@ -54,7 +56,7 @@ def fit_examination(examples: Sequence[Example]) -> Examination | None:
         {
             "query": np.repeat([e.context.query_key for e in shown], [len(e.rows) for e in shown]),
             "row": np.concatenate([e.rows for e in shown]),
-            "place": np.concatenate([e.positions for e in shown if e.positions is not None]),
+            "place": np.concatenate([e.positions for e in shown if e.positions is not None]).clip(max=_DEEPEST),
             "clicks": np.concatenate([e.grades for e in shown]) > 0,
         }
     )

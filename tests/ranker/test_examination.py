@@ -82,6 +82,15 @@ def test_worth_is_bounded_and_deeper_places_count_as_the_last() -> None:
     assert str(examination) == "1: 1.00, 2: 0.50, 3: 0.01"
 
 
+def test_an_absurd_place_takes_no_memory() -> None:
+    rows, clicks = np.arange(2), np.array([1, 0])
+    many = [shown("q", rows, clicks, np.array(places)) for places in ((1, 2**31 - 1), (2**31 - 1, 1))]
+    examination = fit_examination(many)
+    assert examination is not None
+    assert len(examination.shares) == 500
+    assert examination.worth(np.array([2**31 - 1])) == examination.worth(np.array([500]))
+
+
 def test_only_logged_lists_are_weighed() -> None:
     examination = Examination(np.array([1.0, 0.5]))
     logged = shown("q", np.arange(2), np.array([0, 1]), np.array([2, 1]))
