@@ -5,24 +5,34 @@ from typing import NamedTuple
 
 import numpy as np
 
-from indexer.arrays import Doubles, Floats
+from indexer.arrays import Doubles, Floats, Ints
 from ranker import features
 from ranker.boosted import Trees
 from ranker.model import Members, stacked_features
 
-# What stands for the DNN beside the names of the features.
+# What stands for the DNN, and for the recall's order, beside the names of the features.
 NETWORK = "network"
+RECALL = "recall_rank"
+
+
+class Prior(NamedTuple):
+    """Places of some rows in the recall's order, 1 is the first, and what these added to their scores [rows]."""
+
+    ranks: Ints
+    added: Doubles
 
 
 class Evidence(NamedTuple):
     """What some rows of a list were scored by: `matrix` float32 [rows, features.NAMES], and the DNN's logits [rows].
 
-    `usual` is the mean logit of the whole list. `network` is None, and `usual` 0, where the DNN was left out.
+    `usual` is the mean logit of the whole list. `network` is None, and `usual` 0, where the DNN was left out; `recall`
+    is None where the recall's order added nothing.
     """
 
     matrix: Floats
     network: Doubles | None
     usual: float
+    recall: Prior | None = None
 
 
 class Explanation(NamedTuple):
@@ -41,10 +51,25 @@ class Explanation(NamedTuple):
 def explain(members: Members, evidence: Evidence) -> Explanation:
     """Split the scores of some rows, of one at least.
 
-    The trees' part is split by TreeSHAP (Lundberg et al., Nature Machine Intelligence 2020) against what they expect
-    of a row they were fitted on. The DNN, whose inside does not add up, is one contribution against the list's mean.
+    What the recall's order added is one contribution, where the rest adds up to the fused score. The trees' part is
+    split by TreeSHAP (Lundberg et al., Nature Machine Intelligence 2020) against what they expect of a row they were
+    fitted on. The DNN, whose inside does not add up, is one contribution against the list's mean.
     """
-    matrix, network, usual = evidence
+    told = _of_members(members, evidence)
+    if evidence.recall is None or not told.fused:
+        return told
+    ranks, added = evidence.recall
+    return Explanation(
+        True,
+        told.base,
+        (*told.names, RECALL),
+        np.column_stack([told.values, ranks]).astype(np.float32),
+        np.column_stack([told.contributions, added]),
+    )
+
+
+def _of_members(members: Members, evidence: Evidence) -> Explanation:
+    matrix, network, usual, _ = evidence
     fusion, kind = members.fusion, members.fusion.kind
     if kind == "stacking":
         logits = np.full(len(matrix), np.nan) if network is None else network

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 KINDS = ("weighted", "stacking", "residual", "rank")
 # The constant of reciprocal-rank fusion (Cormack et al., SIGIR 2009).
 _RRF = 60.0
+# What the recall's order adds where members were fitted on shown lists alone: log-odds for each e-fold of the rank, and
+# a share of its reciprocal where the members' are summed (decision 31).
+_PRIOR, _PRIOR_SHARE = 0.2, 0.3
 
 
 class Platt(NamedTuple):
@@ -56,6 +59,15 @@ class Fusion(NamedTuple):
     def weighted(self, network: Doubles, trees: Doubles) -> Doubles:
         """The weighted score of the members' raw scores."""
         return weigh(self.alpha, self.log_odds["network"].log_odds(network), self.log_odds["trees"].log_odds(trees))
+
+    def prior(self, recalled: Doubles, *, network: bool) -> Doubles:
+        """What the order by `recalled` adds to a list's fused scores; to the trees' where the network was left out."""
+        ranks = _ranks(recalled)
+        if self.kind == "rank" and network:
+            return _PRIOR_SHARE / (_RRF + ranks)
+        # Trees' own scores are no log-odds.
+        slope = 1.0 if network and self.kind in ("weighted", "residual") else self.log_odds["trees"].slope
+        return np.asarray(-_PRIOR * np.log(ranks) / (slope if slope > 0 else 1.0), np.float64)
 
     def probabilities(self, scorer: str, scores: Doubles) -> Doubles:
         """Raw scores of `scorer` as probabilities."""

@@ -52,12 +52,13 @@ Compiled: TypeAlias = "CompiledNetwork | SharedNetwork"
 class Scores(NamedTuple):
     """One list's scores, float64 [rows]: fused, the network's logits, and the plain trees' where the fusion reads them.
 
-    A member's scores are None where it was not run.
+    A member's scores are None where it was not run. `prior` is what the recall's order added to `fused`, if it did.
     """
 
     fused: Doubles
     network: Doubles | None
     trees: Doubles | None
+    prior: Doubles | None = None
 
 
 @dataclass(frozen=True)
@@ -177,13 +178,20 @@ class Model:
     catalogue: Catalogue
     retrieval: Retrieval
 
-    def served(self, kind: str, fused: Doubles, recalled: Doubles) -> Doubles:
-        """The scores that order recalled candidates: the fused ones, or their ranks joined with the recall's.
+    def served(self, kind: str, scores: Scores, recalled: Doubles) -> Scores:
+        """The scores that order recalled candidates, whose own are `recalled`.
 
         Members that were fitted on judged or rated lists alone never saw a product that nobody was asked about, and
-        most of what is recalled is such: there the recall's order counts as much as theirs (see decision 13).
+        most of what is recalled is such: there the recall's order counts as much as theirs (see decision 13). Those
+        that were fitted on what was shown never saw what was not: there it counts a little (see decision 31).
         """
-        return by_rank(fused, recalled) if kind in self.manifest["answered"] else fused
+        if kind in self.manifest["answered"]:
+            return scores._replace(fused=by_rank(scores.fused, recalled))
+        # A model of an earlier program has no such entry.
+        if self.members is None or kind not in self.manifest.get("shown", ()):
+            return scores
+        prior = self.members.fusion.prior(recalled, network=scores.network is not None)
+        return scores._replace(fused=scores.fused + prior, prior=prior)
 
 
 def load_model(store: Store, name: str, snapshot: IndexSnapshot, config: IndexerConfig) -> Model:

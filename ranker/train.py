@@ -101,6 +101,7 @@ def train(
             "recall": {"candidates": config.candidates, "weights": made.weights},
             "learnt": _learnt(fitted),
             "answered": _answered(fitted),
+            "shown": _shown(fitted),
             "cuts": prepared.cuts,
             "requests": {part.name.lower(): len(slices[part]) for part in Slice},
             "positive_grade": config.positive_grade,
@@ -241,6 +242,12 @@ def _answered(fitted: Sequence[Example]) -> list[str]:
     """The kinds of request whose lists were all judged or rated: no product that nobody was asked about was in them."""
     kinds = {kind_of(example.context) for example in fitted}
     return sorted(kinds - {kind_of(example.context) for example in fitted if not example.answered})
+
+
+def _shown(fitted: Sequence[Example]) -> list[str]:
+    """The other kinds of request whose lists were all of the log: what was recalled and not shown was in none."""
+    recalled = {kind_of(example.context) for example in fitted if len(example.recall_scores)}
+    return sorted({kind_of(example.context) for example in fitted} - recalled - set(_answered(fitted)))
 
 
 def _check_known(sources: Sources, row_of: Mapping[str, int]) -> None:

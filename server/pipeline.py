@@ -9,7 +9,7 @@ import numpy as np
 from indexer.arrays import Doubles, Floats, Ints, Mask
 from indexer.text import normalise
 from ranker import features, recall
-from ranker.explain import Evidence
+from ranker.explain import Evidence, Prior
 from ranker.features import Context
 from ranker.history import EMPTY, RATING, History, viewed
 from ranker.model import Scores
@@ -205,7 +205,7 @@ def _ranked(
     ]
     watch.lap("features")
     scores = [
-        each and each._replace(fused=state.model.served(kind, each.fused, c.scores))
+        each and state.model.served(kind, each, c.scores)
         for each, c in zip(_scores(state, plans, lists), found, strict=True)
     ]
     watch.lap("score")
@@ -265,7 +265,7 @@ def _page(
     personal: bool = False,
 ) -> Answer:
     """The hits of the asked page; equal scores keep recall order, so that pages do not overlap."""
-    fused, network, trees = scores or Scores(found.scores, None, None)
+    fused, network, trees, prior = scores or Scores(found.scores, None, None)
     order = np.argsort(-fused, kind="stable")
     if ask.diversity is not None:
         order = order[spread(ask.diversity, offer.products, found.rows[order])]
@@ -286,7 +286,9 @@ def _page(
     evidence = None
     if ask.explain and ranked is not None and scores is not None:
         usual = 0.0 if network is None else float(network.mean())
-        evidence = Evidence(ranked.features[kept], hits.network, usual)
+        # Candidates come in the recall's order.
+        recall = None if prior is None else Prior(kept + 1, prior[kept])
+        evidence = Evidence(ranked.features[kept], hits.network, usual, recall)
     counted = facets(ask.counted, offer.products, found.rows)
     return Answer(state, offer, hits, len(found.rows), timings, degraded, personal, counted, evidence)
 

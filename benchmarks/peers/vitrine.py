@@ -13,7 +13,7 @@ from peers.context import Context
 from ranker.config import RankerConfig
 from ranker.examples import Example, Slice
 from ranker.log import Request
-from ranker.model import Model
+from ranker.model import Model, Scores
 from ranker.recall import kind_of
 from ranker.scoring import Scorable
 from ranker.stages import Prepared, make_stages, slice_examples
@@ -78,15 +78,15 @@ def vitrine_scores(
     asked = prepared._replace(requests=[(request, Slice.TEST) for request in requests])
     stages = make_stages(prepared, snapshot, model.space, config, model.manifest["recall"]["weights"])
     examples = slice_examples(asked, stages, model.space, snapshot, encoder, lambda _: None)[Slice.TEST]
-    scores: list[Doubles] = []
+    scores: list[Scores] = []
     for start in range(0, len(examples), _BATCH):
         lists = [Scorable(each.context, each.rows, each.features) for each in examples[start : start + _BATCH]]
-        scores += [each.fused for each in model.members.score(lists, model.space.vectors)]
-    scores = [
-        model.served(kind_of(each.context), fused, each.recall_scores) if len(each.recall_scores) else fused
-        for each, fused in zip(examples, scores, strict=True)
+        scores += model.members.score(lists, model.space.vectors)
+    served = [
+        (model.served(kind_of(each.context), made, each.recall_scores) if len(each.recall_scores) else made).fused
+        for each, made in zip(examples, scores, strict=True)
     ]
-    return paired(requests, examples, scores)
+    return paired(requests, examples, served)
 
 
 def paired(requests: Sequence[Request], examples: Sequence[Example], scores: Sequence[Doubles]) -> list[Ranked]:

@@ -11,7 +11,7 @@ from indexer.arrays import Doubles, Floats
 from ranker import features
 from ranker.behaviour import Behaviour
 from ranker.boosted import Trees
-from ranker.explain import NETWORK, Evidence, explain
+from ranker.explain import NETWORK, RECALL, Evidence, Prior, explain
 from ranker.fusion import Platt
 from ranker.history import CLICK, VIEW, History
 from ranker.model import Members, Scores, stacked_features
@@ -105,6 +105,25 @@ def test_without_the_network_the_trees_that_ranked_are_explained(shop: Any, item
     told = explain(members, evidence(item, None))
     assert told.fused
     np.testing.assert_allclose(total(told), made.fused, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["weighted", "stacking", "residual", "rank"])
+def test_the_place_of_recall_is_a_part_of_its_own(shop: Any, item: Scorable, kind: str) -> None:
+    """Where the fused score is explained, what the recall's order added stands beside the rest."""
+    members = of_kind(shop, kind)
+    made = scores(shop, members, item)
+    ranks = np.arange(1, len(made.fused) + 1)
+    prior = members.fusion.prior(-ranks.astype(float), network=True)
+    plain = evidence(item, made.network)
+    told = explain(members, plain._replace(recall=Prior(ranks, prior)))
+    if kind == "rank":
+        assert told.names == features.NAMES
+        return
+    np.testing.assert_allclose(total(told), made.fused + prior, atol=1e-6)
+    assert told.names[-1] == RECALL
+    np.testing.assert_array_equal(told.values[:, -1], ranks)
+    np.testing.assert_array_equal(told.contributions[:, -1], prior)
+    np.testing.assert_array_equal(told.contributions[:, :-1], explain(members, plain).contributions)
 
 
 def test_what_no_tree_reads_adds_nothing(shop: Any, item: Scorable) -> None:

@@ -326,3 +326,33 @@ def test_a_list_of_nothing(shop: Any, lists: list[Scorable]) -> None:
     for together in ([nothing], [lists[1], nothing, lists[0]], [nothing, nothing]):
         scores = shop.model.members.score(together, shop.model.space.vectors)
         assert [len(each.fused) for each in scores] == [len(item.rows) for item in together]
+
+
+def test_what_was_recalled_counts_by_what_the_members_were_fitted_on(shop: Any, lists: list[Scorable]) -> None:
+    """Judged lists: as much as the members. Shown ones: a little. Recalled ones, and those of older models: nothing."""
+    model: Model = shop.model
+    assert model.members is not None
+    made = model.members.score(lists[:1], model.space.vectors)[0]
+    recalled = np.linspace(1.0, 0.1, len(made.fused))
+    names = {"answered": [], "shown": []}
+
+    def served(**kinds: list[str]) -> Any:
+        manifest = {**model.manifest, **names, **kinds}
+        return replace(model, manifest=manifest).served("query", made, recalled)
+
+    assert served() is made
+    older = {key: value for key, value in model.manifest.items() if key != "shown"} | {"answered": ["user"]}
+    assert replace(model, manifest=older).served("query", made, recalled) is made
+    judged, shown = served(answered=["query"]), served(shown=["query", "user"])
+    np.testing.assert_array_equal(judged.fused, by_rank(made.fused, recalled))
+    np.testing.assert_allclose(shown.fused, made.fused + shown.prior)
+    assert (np.diff(shown.prior) < 0).all()
+    alone = model.members.score(lists[:1], model.space.vectors, skip_network=True)[0]
+    slope = model.members.fusion.log_odds["trees"].slope
+    without = replace(model, manifest={**model.manifest, **names, "shown": ["query"]}).served("query", alone, recalled)
+    np.testing.assert_allclose(without.prior, -0.2 * np.log(np.arange(1, 31)) / slope)
+
+
+def test_a_log_of_shown_lists_says_so(shop: Any) -> None:
+    """The sample shop logs what it shows, by query and by user."""
+    assert (shop.model.manifest["shown"], shop.model.manifest["answered"]) == (["query", "user"], [])

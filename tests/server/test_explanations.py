@@ -32,7 +32,7 @@ def check(explanation: Any) -> None:
     assert explanation.base + parts + explanation.others == pytest.approx(explanation.total, abs=1e-9)
     assert 1 <= len(explanation.contributions) <= 10
     assert sizes(explanation) == sorted(sizes(explanation), reverse=True)
-    assert {part.name for part in explanation.contributions} <= {*features.NAMES, "network"}
+    assert {part.name for part in explanation.contributions} <= {*features.NAMES, "network", "recall_rank"}
     assert not any(part.HasField("value") and part.value != part.value for part in explanation.contributions)
 
 

@@ -219,10 +219,12 @@ def test_where_time_is_short_the_trees_rank_alone(state: State, monkeypatch: pyt
     late, short, relaxed = pipeline.search(hurried, asks)
     assert [stage for stage, _ in late.degraded] == ["score"]
     assert short.degraded == [("network", "the deadline left no time for the DNN: the trees ranked alone")]
-    context, rows = context_of(state, "boots"), recalled(state, "boots").rows
+    context, found = context_of(state, "boots"), recalled(state, "boots")
+    rows = found.rows
     matrix = features.matrix(context, rows, state.model.catalogue, state.behaviour)
     listed = [Scorable(context, rows, matrix)]
     (alone,) = state.model.members.score(listed, state.model.space.vectors, skip_network=True)
+    alone = state.model.served("query", alone, found.scores)
     best = np.argsort(-alone.fused, kind="stable")[:24]
     assert short.hits.rows.tolist() == rows[best].tolist()
     assert short.hits.scores.tolist() == alone.fused[best].tolist()
