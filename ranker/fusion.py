@@ -16,7 +16,7 @@ KINDS = ("weighted", "stacking", "residual", "rank")
 _RRF = 60.0
 # What the recall's order adds where members were fitted on shown lists alone: log-odds for each e-fold of the rank, and
 # a share of its reciprocal where the members' are summed (decision 31).
-_PRIOR, _PRIOR_SHARE = 0.2, 0.3
+_PRIOR, _PRIOR_SHARE = 0.1, 0.1
 
 
 class Platt(NamedTuple):

@@ -210,7 +210,7 @@ def test_fusion_weighs_log_odds() -> None:
 def test_the_prior_is_in_log_odds(kind: str) -> None:
     fusion = Fusion(kind, 0.5, {"network": Platt(2.0, 0.0), "trees": Platt(0.5, 1.0)}, {}, {})
     recalled = np.array([0.1, 0.9, 0.5])
-    expected = -0.2 * np.log([3, 1, 2])
+    expected = -0.1 * np.log([3, 1, 2])
     np.testing.assert_allclose(fusion.prior(recalled, network=True), expected)
     # Without the DNN the trees' raw scores rank, of which one is half of one in log-odds.
     np.testing.assert_allclose(fusion.prior(recalled, network=False), expected / 0.5)
@@ -220,6 +220,6 @@ def test_the_prior_is_in_log_odds(kind: str) -> None:
 def test_the_prior_is_a_reciprocal_rank_where_ranks_are_summed() -> None:
     fusion = Fusion("rank", 0.5, {"network": Platt(2.0, 0.0), "trees": Platt(0.0, 0.0)}, {}, {})
     recalled = np.array([0.9, 0.5])
-    np.testing.assert_allclose(fusion.prior(recalled, network=True), [0.3 / 61, 0.3 / 62])
+    np.testing.assert_allclose(fusion.prior(recalled, network=True), [0.1 / 61, 0.1 / 62])
     # Trees that say nothing have no scale.
-    np.testing.assert_allclose(fusion.prior(recalled, network=False), -0.2 * np.log([1, 2]))
+    np.testing.assert_allclose(fusion.prior(recalled, network=False), -0.1 * np.log([1, 2]))

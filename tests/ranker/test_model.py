@@ -350,7 +350,7 @@ def test_what_was_recalled_counts_by_what_the_members_were_fitted_on(shop: Any, 
     alone = model.members.score(lists[:1], model.space.vectors, skip_network=True)[0]
     slope = model.members.fusion.log_odds["trees"].slope
     without = replace(model, manifest={**model.manifest, **names, "shown": ["query"]}).served("query", alone, recalled)
-    np.testing.assert_allclose(without.prior, -0.2 * np.log(np.arange(1, 31)) / slope)
+    np.testing.assert_allclose(without.prior, -0.1 * np.log(np.arange(1, 31)) / slope)
 
 
 def test_a_log_of_shown_lists_says_so(shop: Any) -> None:
