@@ -18,7 +18,6 @@ _ROUNDS = 200
 _DEEPEST = 500
 # Places that people are told of.
 _SHOWN = (1, 2, 3, 5, 10, 20)
-_COLUMNS = ("pair", "place", "len", "clicks")
 
 
 class Examination(NamedTuple):

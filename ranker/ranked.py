@@ -109,9 +109,9 @@ def pooled_auc(scores: Doubles, wanted: Answers) -> Doubles:
     return np.asarray(total + requests * np.bincount(request, influence, requests), np.float64)
 
 
-def _ideal(gains: Doubles) -> float:
-    """The best DCG@K of a list with these gains."""
-    best = np.sort(gains)[::-1][:K]
+def _ideal(worth: Doubles) -> float:
+    """The best DCG@K of a list whose rows have these gains."""
+    best = np.sort(worth)[::-1][:K]
     return float(best @ _discounts(len(best)))
 
 
