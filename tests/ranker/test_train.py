@@ -17,6 +17,7 @@ from indexer.snapshot import IndexSnapshot
 from indexer.store import Store
 from ranker import evaluate, log
 from ranker.config import RankerConfig
+from ranker.examination import Examination
 from ranker.examples import Example, Slice, slice_of_query
 from ranker.fusion import KINDS
 from ranker.log import Sources
@@ -152,7 +153,8 @@ def test_what_is_loaded_scores_as_what_was_trained(
 ) -> None:
     """The report was made before saving, by the members in memory."""
     loaded = shop.load(shop.model.id)
-    test = slices[Slice.TEST]
+    # Places were logged, so clicks count by the shares that the training estimated and wrote down.
+    test = Examination(np.array(loaded.manifest["examination"])).weighed(slices[Slice.TEST])
     again = evaluate.report(loaded.members, test, loaded.space.vectors, shop.config.positive_grade)
     assert again["chosen"] == report["chosen"]
     for row, before in zip(again["table"], report["table"], strict=True):
