@@ -39,8 +39,12 @@ class Examination(NamedTuple):
         return [e if e.positions is None else e._replace(weights=self.worth(e.positions)) for e in examples]
 
 
-def fit_examination(examples: Sequence[Example]) -> Examination | None:
-    """Estimated from products that were shown for the same query at several places; None where no place was logged.
+# All places alike: what nothing says otherwise of.
+ALIKE = Examination(np.ones(1))
+
+
+def fit_examination(examples: Sequence[Example]) -> Examination:
+    """Estimated from products that were shown for the same query at several places; `ALIKE` where no place was logged.
 
     Clicks on product d for query q at place k are Poisson with mean n r(q, d) s(k), after the examination hypothesis
     (Richardson et al., WWW 2007); that one product stood at several places tells s from r (Agarwal et al., WSDM 2019).
@@ -50,7 +54,7 @@ def fit_examination(examples: Sequence[Example]) -> Examination | None:
     """
     shown = [e for e in examples if e.positions is not None]
     if not shown:
-        return None
+        return ALIKE
     table = pl.DataFrame(
         {
             "query": np.repeat([e.context.query_key for e in shown], [len(e.rows) for e in shown]),

@@ -10,7 +10,7 @@ from markupsafe import Markup
 
 from indexer.store import replace_text
 from ranker import plots
-from ranker.examination import Examination
+from ranker.examination import ALIKE, Examination
 
 Figures = Mapping[str, Any]
 
@@ -82,7 +82,7 @@ def summary(figures: Figures) -> list[str]:
     kinds = {kind: sum(row["kind"] == kind for row in table) for kind in ("member", "fusion", "baseline")}
     mine = _quality(figures, chosen)
     # Reports from before know of no places.
-    shares = figures.get("examination")
+    shares = figures.get("examination", ALIKE.shares)
     return [
         f"{figures['requests']:,} requests that nothing was fitted on, with {figures['rows']:,} products to rank, "
         f"{share(figures['positive_share'])} of them wanted (grade {figures['positive_grade']:g} and above). "
@@ -90,7 +90,7 @@ def summary(figures: Figures) -> list[str]:
         f"and {_counted(kinds['baseline'], 'order')} without any training.",
         f"Validation chose {named(chosen)}; here its NDCG@10 is {number(mine)}. "
         + " ".join(_against(figures, kind) for kind in ("member", "fusion", "baseline") if _rival(figures, kind)),
-        *([] if shares is None else [_places(Examination(np.array(shares)))]),
+        *([_places(Examination(np.array(shares)))] if len(shares) > 1 else []),
     ]
 
 

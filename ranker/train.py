@@ -23,7 +23,7 @@ from ranker.compiled_tower import CompiledTower
 from ranker.config import RankerConfig
 from ranker.covisited import fit_covisited
 from ranker.ease import fit_ease
-from ranker.examination import Examination, fit_examination
+from ranker.examination import ALIKE, Examination, fit_examination
 from ranker.examples import Example, Slice, slice_of_query, slice_of_time, time_cuts
 from ranker.fit import fit_members
 from ranker.log import Request, Sources
@@ -40,15 +40,12 @@ _FEWEST = 20
 
 
 class Material(NamedTuple):
-    """What the members are fitted and measured on: the lists of every slice, and what they were made with.
-
-    `examination` is None where no list was logged with its places.
-    """
+    """What the members are fitted and measured on: the lists of every slice, and what they were made with."""
 
     prepared: Prepared
     space: ProductSpace
     weights: dict[str, dict[str, float]]
-    examination: Examination | None
+    examination: Examination
     slices: dict[Slice, list[Example]]
 
 
@@ -105,7 +102,7 @@ def train(
             "cuts": prepared.cuts,
             "requests": {part.name.lower(): len(slices[part]) for part in Slice},
             "positive_grade": config.positive_grade,
-            "examination": None if made.examination is None else made.examination.shares.tolist(),
+            "examination": made.examination.shares.tolist(),
             "seconds": round(time.perf_counter() - started, 2),
         }
 
@@ -129,8 +126,6 @@ def gather(
         weights = fit_recall(prepared, stages, space, snapshot, encoder, config, say)
         slices = slice_examples(prepared, with_weights(stages, weights), space, snapshot, encoder, say)
     examination = fit_examination(slices[Slice.MEMBERS])
-    if examination is None:
-        return Material(prepared, space, weights, None, slices)
     say(f"how often a place is looked at, as a share of the first: {examination}")
     weighed = {part: examination.weighed(examples) for part, examples in slices.items()}
     return Material(prepared, space, weights, examination, weighed)
@@ -163,21 +158,15 @@ def evaluate_again(
     if not test:
         raise InputError("Nothing to evaluate on: the log holds no request with something wanted after the last cut.")
     # A model that was trained before places were weighed has no shares.
-    shares = model.manifest.get("examination")
-    examination = None if shares is None else Examination(np.array(shares))
-    return _report(model.members, test, model.space, config, examination)
+    examination = Examination(np.array(model.manifest.get("examination", ALIKE.shares)))
+    return _report(model.members, examination.weighed(test), model.space, config, examination)
 
 
 def _report(
-    members: Members,
-    test: Sequence[Example],
-    space: ProductSpace,
-    config: RankerConfig,
-    examination: Examination | None,
+    members: Members, test: Sequence[Example], space: ProductSpace, config: RankerConfig, examination: Examination
 ) -> dict[str, Any]:
-    weighed = test if examination is None else examination.weighed(test)
-    figures = evaluate.report(members, weighed, space.vectors, config.positive_grade)
-    return figures | {"examination": None if examination is None else examination.shares.tolist()}
+    figures = evaluate.report(members, test, space.vectors, config.positive_grade)
+    return figures | {"examination": examination.shares.tolist()}
 
 
 def held_back_lists(

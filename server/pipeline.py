@@ -287,8 +287,8 @@ def _page(
     if ask.explain and ranked is not None and scores is not None:
         usual = 0.0 if network is None else float(network.mean())
         # Candidates come in the recall's order.
-        recall = None if prior is None else Prior(kept + 1, prior[kept])
-        evidence = Evidence(ranked.features[kept], hits.network, usual, recall)
+        added = None if prior is None else Prior(kept + 1, prior[kept])
+        evidence = Evidence(ranked.features[kept], hits.network, usual, added)
     counted = facets(ask.counted, offer.products, found.rows)
     return Answer(state, offer, hits, len(found.rows), timings, degraded, personal, counted, evidence)
 

@@ -220,5 +220,5 @@ def test_how_places_were_weighed_is_told(figures: dict[str, Any]) -> None:
     """Where no list was logged with its places, and in reports from before, nothing is said."""
     whole = " ".join(summary(figures | {"examination": [1.0, 0.5, 0.25]}))
     assert "1: 1.00, 2: 0.50, 3: 0.25" in whole
-    for without in (figures, figures | {"examination": None}):
+    for without in (figures, figures | {"examination": [1.0]}):
         assert "place" not in " ".join(summary(without))

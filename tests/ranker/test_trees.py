@@ -168,7 +168,7 @@ def test_trees_correct_what_they_start_from(config: RankerConfig) -> None:
 
 
 def test_where_trees_stop_is_told_by_weighed_gains(config: RankerConfig) -> None:
-    """They end where the NDCG of the weighed gains is best, which is not where that of the plain ones is."""
+    """They end where the NDCG of the weighed gains is best."""
     train, later = clicked(400, 0), clicked(200, 1)
     lengths, none = np.array(later.lengths), np.zeros(200, np.int64)
     weights = np.random.default_rng(0).uniform(1, 20, len(later.grades))
