@@ -16,6 +16,15 @@ Bytes: TypeAlias = NDArray[np.uint8]
 Array: TypeAlias = NDArray[Any]
 
 
+def sealed(array: Array) -> Array:
+    """`array`, not to be written to any more, as what is mapped from a file.
+
+    Compiled loops are compiled for either, which takes a second at the first call: so they meet one type only.
+    """
+    array.setflags(write=False)
+    return array
+
+
 def mapped(path: Path) -> Array:
     """A saved array, memory-mapped for reading; a plain array, since `np.memmap` takes 8 microseconds to index."""
     return np.asarray(np.load(path, mmap_mode="r"))

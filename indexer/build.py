@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -32,24 +32,36 @@ _BLOCK = 10_000
 
 # Called with a stage, how many units are done since the last call, and how many there are.
 Progress = Callable[[str, int, int], None]
+# What is known beyond a catalogue file, put into what was read of it; also called with when the file was last modified,
+# in Unix seconds.
+Amend = Callable[[Catalogue, float | None], Catalogue]
 
 
 def build_index(
-    store: Store, config: IndexerConfig, encoder: Encoder, progress: Progress, like: IndexSnapshot | None = None
+    store: Store,
+    config: IndexerConfig,
+    encoder: Encoder,
+    progress: Progress,
+    like: IndexSnapshot | None = None,
+    amend: Amend | None = None,
 ) -> str:
     """Build and publish an index of the configured catalogue; returns its id. The live index is not touched.
 
-    One that is to be `like` another, which `encoder` made too, takes its table for queries as it is. A second build
-    after a kill embeds only what the first had not. Raises `InputError` where the catalogue is unusable.
+    One that is to be `like` another, which `encoder` made too, takes its table for queries as it is. With `amend`, the
+    index is of what that makes of the catalogue. A second build after a kill embeds only what the first had not. Raises
+    `InputError` where the catalogue is unusable.
     """
     started = time.perf_counter()
     # Before it is read: what is written meanwhile is not in the index.
     file_time = modified(config.catalogue)
     catalogue = read_catalogue(config.catalogue, config.columns)
     check_rejects(store, catalogue, config)
+    if amend:
+        catalogue = amend(catalogue, file_time)
     # Shuffled rows make the last ones a fair sample to hold out, and give the index no order to depend on.
     catalogue = catalogue._replace(products=catalogue.products.sample(fraction=1.0, shuffle=True, seed=0))
-    titles, texts = catalogue.products["title"], _texts(catalogue.products, config)
+    _check_text_columns(catalogue.products, config)
+    titles, texts = catalogue.products["title"], searched_texts(catalogue.products, config.text_columns)
     cache = EmbeddingCache(store.root / "work" / f"embeddings-{encoder.fingerprint}")
     _offer_indexes(store, config, encoder, cache, like)
     embedded = cache.fill(titles, encoder, lambda n: progress("embed", n, len(titles)))
@@ -101,15 +113,18 @@ def check_rejects(store: Store, catalogue: Catalogue, config: IndexerConfig) -> 
         )
 
 
-def _texts(products: pl.DataFrame, config: IndexerConfig) -> pl.Series:
-    """Every product's title and its `indexer.text_columns`, which are searched by word."""
+def _check_text_columns(products: pl.DataFrame, config: IndexerConfig) -> None:
     if unknown := [name for name in config.text_columns if name not in products.columns]:
         raise InputError(
             f"indexer.text_columns names {', '.join(map(repr, unknown))}, which {config.catalogue} does not have. "
             f"Its columns are {', '.join(map(repr, products.columns))}."
         )
-    columns = [pl.col(name).cast(pl.String) for name in dict.fromkeys(("title", *config.text_columns))]
-    return products.select(pl.concat_str(columns, separator=" | ", ignore_nulls=True)).to_series()
+
+
+def searched_texts(products: pl.DataFrame, columns: Iterable[str]) -> pl.Series:
+    """Every product's title and what it has in `columns`, which are searched by word."""
+    parts = [pl.col(name).cast(pl.String) for name in dict.fromkeys(("title", *columns))]
+    return products.select(pl.concat_str(parts, separator=" | ", ignore_nulls=True)).to_series()
 
 
 def _write_rejects(path: Path, catalogue: Catalogue) -> None:

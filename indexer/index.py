@@ -19,8 +19,8 @@ class Neighbours(NamedTuple):
     scores: Floats
 
 
-class Index(Protocol):
-    """A searchable set of vectors; a vector's id is its row."""
+class Searchable(Protocol):
+    """A set of vectors that can be asked for the nearest; a vector's id is its row."""
 
     @property
     def kind(self) -> str:
@@ -38,6 +38,10 @@ class Index(Protocol):
 
     def search_each(self, queries: Floats, k: int, masks: Sequence[Mask | None]) -> Neighbours:
         """As `search`, under a mask for each query: what several requests ask at once."""
+
+
+class Index(Searchable, Protocol):
+    """What is built, kept in a file and opened again."""
 
     def save(self, folder: Path) -> None:
         """Write what `open_index` needs, beside vectors.npy, into `folder`."""

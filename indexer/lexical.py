@@ -1,8 +1,10 @@
 """BM25 over the products' words: recall by what a title says, beside recall by what it means."""
 
+import copy
 import threading
 from array import array
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
@@ -11,7 +13,7 @@ from typing import NamedTuple
 import bm25s
 import numpy as np
 
-from indexer.arrays import Array, Doubles, Floats, Ints, Mask
+from indexer.arrays import Array, Doubles, Floats, Ints, Mask, sealed
 from indexer.errors import SnapshotError
 from indexer.machine_code import machine_code
 from indexer.spelling import Speller
@@ -58,6 +60,19 @@ class _Tokenised(NamedTuple):
         return cls(_Numbers(np.frombuffer(numbers, np.int32), np.frombuffer(offsets, np.int64)), vocabulary)
 
 
+class _Postings(NamedTuple):
+    """Word i of `numbers` stands in `rows[offsets[i]:offsets[i + 1]]`, which rise, and adds `scores` there."""
+
+    numbers: Mapping[str, int]
+    offsets: Array
+    rows: Array
+    scores: Array
+
+    def known(self, words: Sequence[str]) -> Ints:
+        """The numbers of those of `words` that stand in any text."""
+        return np.array([self.numbers[word] for word in words if word in self.numbers], np.int64)
+
+
 class LexicalIndex:
     """Every token's rows with what it adds to their BM25 (Robertson and Zaragoza 2009), computed at build time.
 
@@ -66,14 +81,54 @@ class LexicalIndex:
 
     def __init__(self, bm25: bm25s.BM25) -> None:
         self._bm25 = bm25
-        scores = bm25.scores
-        self._postings = np.asarray(scores["indptr"]), np.asarray(scores["indices"]), np.asarray(scores["data"])
-        self._local = threading.local()
-        rows_of_token = np.diff(self._postings[0]).tolist()
-        self._speller = speller = Speller(dict(zip(bm25.vocab_dict, rows_of_token, strict=True)))
+        arrays = (np.asarray(bm25.scores[name]) for name in ("indptr", "indices", "data"))
+        self._parts = [_Postings(bm25.vocab_dict, *arrays)]
+        rows_of_token = np.diff(self._parts[0].offsets).tolist()
+        self._spell_by(Speller(dict(zip(bm25.vocab_dict, rows_of_token, strict=True))))
+        self._room_for(int(bm25.scores["num_docs"]))
+
+    def _spell_by(self, speller: Speller) -> None:
+        self._speller = speller
         # A request asks for the words of its query three times: to recall, for the features and for the scores. Not a
         # method of this index: it would refer to itself and, once dropped, hold its postings until a collection.
         self._words = lru_cache(256)(lambda query: speller.corrected(tokens(normalise(query))))
+
+    def _room_for(self, rows: int) -> None:
+        self._rows, self._local = rows, threading.local()
+
+    def with_added(self, texts: Sequence[str]) -> "LexicalIndex":
+        """This index with further texts, whose rows follow its own; only to be searched.
+
+        Their scores are as if the texts were too few to change how frequent a word is and how long a text, which is
+        told in distinct words here. To be called on an index as it was built.
+        """
+        postings = self._postings_of(list(map(_counted, texts)))
+        frequencies = np.diff(postings.offsets).tolist()
+        made = copy.copy(self)
+        made._parts = [*self._parts, postings]
+        made._spell_by(self._speller.knowing(dict(zip(postings.numbers, frequencies, strict=True))))
+        made._room_for(len(self) + len(texts))
+        return made
+
+    def _postings_of(self, counted: Sequence[Counter[str]]) -> _Postings:
+        """Of further texts, given as how often each word stands in them."""
+        built, rows = self._parts[0], len(self)
+        found: dict[str, list[tuple[int, int]]] = {}
+        for row, counts in enumerate(counted):
+            for word, count in counts.items():
+                found.setdefault(word, []).append((row, count))
+        offsets = np.cumsum([0, *map(len, found.values())], dtype=np.int64)
+        there, times = np.array([pair for pairs in found.values() for pair in pairs], np.int64).reshape(-1, 2).T
+        standing = [int(built.offsets[place + 1] - built.offsets[place]) for place in built.known(list(found))]
+        known = dict(zip((word for word in found if word in built.numbers), standing, strict=True))
+        frequency = np.repeat([known.get(word, len(pairs)) for word, pairs in found.items()], np.diff(offsets))
+        length = np.array([len(counts) for counts in counted], np.float64)[there]
+        mean = len(built.rows) / max(rows, 1) or 1.0
+        idf = np.log1p((rows - frequency + 0.5).clip(0.5) / (frequency + 0.5))
+        scores = idf * times / (times + _K1 * (1 - _B + _B * length / mean))
+        numbers = {word: number for number, word in enumerate(found)}
+        there = (there + rows).astype(np.int32)
+        return _Postings(numbers, sealed(offsets), sealed(there), sealed(scores.astype(np.float32)))
 
     @classmethod
     def build(cls, texts: Iterable[str]) -> "LexicalIndex":
@@ -109,11 +164,13 @@ class LexicalIndex:
         self._bm25.save(folder, show_progress=False)
 
     def __len__(self) -> int:
-        return int(self._bm25.scores["num_docs"])
+        return self._rows
 
     def search(self, query: str, k: int, mask: Mask | None = None) -> Matches:
         """The `k` best rows among those where `mask` [rows] is true; fewer where fewer share a word with `query`."""
-        rows, scores = _matching(self._known(query), *self._postings, *self._workspace())
+        words = self._words(query)
+        found = [_matching(part.known(words), *part[1:], *self._workspace()) for part in self._parts]
+        rows, scores = found[0] if len(found) == 1 else map(np.concatenate, zip(*found, strict=True))
         if mask is not None:
             kept = mask[rows]
             rows, scores = rows[kept], scores[kept]
@@ -126,7 +183,9 @@ class LexicalIndex:
 
     def scores(self, query: str, rows: Ints) -> Doubles:
         """BM25 of `rows`, [rows]; 0 where nothing matches."""
-        return _scores_of(self._known(query), *self._postings, rows).astype(np.float64)
+        words = self._words(query)
+        first, *further = (_scores_of(part.known(words), *part[1:], rows) for part in self._parts)
+        return np.asarray(sum(further, first), np.float64)
 
     def expand(self, query: str) -> Ints:
         """Hashes of the words that `query` is searched by: its tokens, misspelt ones mended. int64, without repeats."""
@@ -136,16 +195,18 @@ class LexicalIndex:
         """`query`, normalised, as the encoder should read it: misspelt words as the products write them."""
         return self._speller.mended(normalise(query))
 
-    def _known(self, query: str) -> Ints:
-        """The numbers of the words of a query that stand in any text."""
-        vocabulary = self._bm25.vocab_dict
-        return np.array([vocabulary[word] for word in self._words(query) if word in vocabulary], np.int64)
-
     def _workspace(self) -> tuple[Floats, Ints]:
         """Room for the sums of one search, all zero between two of them, and for the rows it touched; by thread."""
         if not hasattr(self._local, "sums"):
             self._local.sums, self._local.rows = np.zeros(len(self), np.float32), np.empty(len(self), np.int64)
         return self._local.sums, self._local.rows
+
+
+# With each further text those before it are added anew.
+@lru_cache(4_096)
+def _counted(text: str) -> Counter[str]:
+    """How often each word stands in a text; not to be changed."""
+    return Counter(tokens(normalise(text)))
 
 
 @machine_code

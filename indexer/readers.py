@@ -44,10 +44,11 @@ class Catalogue(NamedTuple):
     rejects: list[Reject]
 
 
-def read_catalogue(path: Path, columns: Mapping[str, str] | None = None) -> Catalogue:
+def read_catalogue(path: Path, columns: Mapping[str, str] | None = None, *, typed: bool = True) -> Catalogue:
     """Read `path`; `columns` maps canonical names to the file's.
 
-    Raises `InputError` where the file is missing, damaged, of an unknown type or lacks a column that is needed.
+    A further column gets the type that all its values have; without `typed` it is text. Raises `InputError` where the
+    file is missing, damaged, of an unknown type or lacks a column that is needed.
     """
     columns = columns or {}
     source = {name: columns.get(name, name) for name in PRODUCTS}
@@ -71,7 +72,7 @@ def read_catalogue(path: Path, columns: Mapping[str, str] | None = None) -> Cata
                 blocks.append(_block(kept))
                 kept = []
     _check_columns(path, list(seen), [source[name] for name in PRODUCTS if name in columns or name in _NEEDED])
-    return Catalogue(_frame([*blocks, _block(kept)]), rejects)
+    return Catalogue(_frame([*blocks, _block(kept)], typed), rejects)
 
 
 def _check_columns(path: Path, seen: list[str], wanted: list[str]) -> None:
@@ -80,7 +81,8 @@ def _check_columns(path: Path, seen: list[str], wanted: list[str]) -> None:
     if seen and missing:
         raise InputError(
             f"{path} has no column {', '.join(map(repr, missing))}. Its columns are {', '.join(map(repr, seen[:30]))}. "
-            'Say in indexer.columns which of them to take, such as title = "name".'
+            'Say in indexer.columns which of them to take, such as title = "name"; of `vitrine product upsert` it is '
+            "--column title=name."
         )
 
 
@@ -247,9 +249,11 @@ def _column(name: str, values: list[Any]) -> pl.Series:
     return pl.Series(name, [None if v is None or v == "" else str(v) for v in values], pl.String)
 
 
-def _frame(blocks: list[pl.DataFrame]) -> pl.DataFrame:
-    """One frame; a further column becomes Int64, Float64 or Boolean if every value of it is one, else String."""
+def _frame(blocks: list[pl.DataFrame], typed: bool) -> pl.DataFrame:
+    """One frame; if `typed`, a further column becomes Int64, Float64 or Boolean if every value of it is one."""
     whole = pl.concat(blocks, how="diagonal", rechunk=True)
+    if not typed:
+        return whole
     return whole.with_columns(_typed(whole[name]) for name in whole.columns if name not in PRODUCTS)
 
 

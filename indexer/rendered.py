@@ -30,28 +30,43 @@ class Inventory(NamedTuple):
 class Rendered(NamedTuple):
     """Row i is the serialised `vitrine.v1.Product` `messages[offsets[i]:offsets[i + 1]]`, uint8.
 
-    Where `inventory` has something else, the product's price and stock are from there.
+    `added` are the messages of the rows behind those. Where `inventory` has something else, the product's price and
+    stock are from there.
     """
 
     messages: Array
     offsets: Ints
     inventory: Inventory | None = None
+    added: Sequence[bytes] = ()
 
     def __len__(self) -> int:
+        return self.built + len(self.added)
+
+    @property
+    def built(self) -> int:
+        """How many rows were rendered when the index was built."""
         return len(self.offsets) - 1
 
     def stocked(self, inventory: Inventory) -> "Rendered":
         """The same products with the prices and stock of `inventory`."""
-        return Rendered(self.messages, self.offsets, inventory)
+        return Rendered(self.messages, self.offsets, inventory, self.added)
+
+    def with_added(self, messages: Sequence[bytes]) -> "Rendered":
+        """The products as they were built, with the messages of further ones behind them."""
+        return Rendered(self.messages, self.offsets, None, messages)
+
+    def holds(self, rows: Ints) -> bool:
+        """Whether all these rows were rendered when the index was built."""
+        return not self.added or bool((rows < self.built).all())
 
     def as_built(self, rows: Ints) -> bool:
-        """Whether the bytes of all these rows are what they are now."""
+        """Whether the bytes of all these rows, which it `holds`, are what they are now."""
         return self.inventory is None or not self.inventory.live[rows].any()
 
     def product(self, row: int) -> product_pb2.Product:
         """The product of a row, as it is now."""
         message = product_pb2.Product()
-        message.ParseFromString(self.messages[self.offsets[row] : self.offsets[row + 1]].tobytes())
+        message.ParseFromString(self._message(row))
         if self.inventory is not None and self.inventory.live[row]:
             # What is known of a product is never taken back.
             if not math.isnan(price := self.inventory.price[row]):
@@ -60,16 +75,26 @@ class Rendered(NamedTuple):
                 message.in_stock = bool(in_stock)
         return message
 
+    def _message(self, row: int) -> bytes:
+        if row >= self.built:
+            return self.added[row - self.built]
+        return self.messages[self.offsets[row] : self.offsets[row + 1]].tobytes()
+
 
 def write_rendered(products: pl.DataFrame, folder: Path) -> None:
     """Render every product of a catalogue into `folder`."""
     lengths = [0]
     with (folder / _MESSAGES).open("wb") as file:
         for block in products.iter_slices(_BLOCK):
-            messages = [_product(block.columns, row).SerializeToString(deterministic=True) for row in block.iter_rows()]
+            messages = rendered(block)
             file.write(b"".join(messages))
             lengths += map(len, messages)
     np.save(folder / _OFFSETS, np.cumsum(lengths, dtype=np.int64))
+
+
+def rendered(products: pl.DataFrame) -> list[bytes]:
+    """The message of each product."""
+    return [_product(products.columns, row).SerializeToString(deterministic=True) for row in products.iter_rows()]
 
 
 def open_rendered(folder: Path) -> Rendered:

@@ -1,7 +1,9 @@
 """What a shopper meant by a word that no product has: the nearest word that some product has, or two of them."""
 
+import copy
 import re
-from collections.abc import Mapping, Sequence
+from collections import ChainMap
+from collections.abc import Mapping, MutableMapping, Sequence
 from itertools import pairwise
 
 import numpy as np
@@ -21,11 +23,21 @@ _WORD = re.compile(r"(?<![\w.-])[^\W\d_]+(?![\w-]|\.\w)")
 class Speller:
     """Mends the tokens of a query by those of a catalogue; `frequencies`: token -> how many rows it stands in."""
 
-    def __init__(self, frequencies: Mapping[str, int]) -> None:
+    def __init__(self, frequencies: MutableMapping[str, int]) -> None:
         self._frequencies = frequencies
         self._words = [word for word in frequencies if word.isalpha() and _SHORTEST_PART <= len(word) <= _LONGEST]
         self._lengths = np.array([len(word) for word in self._words], np.int8)
         self._letters = np.array([_letters(word) for word in self._words], np.uint32)
+
+    def knowing(self, frequencies: Mapping[str, int]) -> "Speller":
+        """A speller that knows further tokens too; of a token that is known already nothing changes."""
+        further = Speller({word: count for word, count in frequencies.items() if word not in self._frequencies})
+        made = copy.copy(self)
+        made._frequencies = ChainMap(further._frequencies, self._frequencies)
+        made._words = [*self._words, *further._words]
+        made._lengths = np.concatenate([self._lengths, further._lengths])
+        made._letters = np.concatenate([self._letters, further._letters])
+        return made
 
     def corrected(self, words: Sequence[str]) -> list[str]:
         """`words` without repeats, the unknown ones mended where they can be, then known words made of two of them."""

@@ -1,5 +1,6 @@
 """What all users have done up to now: histories and product popularity. Training and serving fold it alike."""
 
+import copy
 import math
 from collections.abc import Callable, Iterable, Mapping
 
@@ -31,6 +32,12 @@ _LIFETIME_SECONDS = np.array(LIFETIMES) * _DAY
 _WIDER = 4
 # Distinct queries whose engagements are remembered; the first come stay.
 _MOST_QUERIES = 200_000
+# The arrays by product row, and what stands there of a product that nobody engaged with.
+_BY_ROW = {
+    "counts": -np.inf,
+    "first_time": np.inf,
+    **dict.fromkeys(("users_of", "repeats", "purchases", "returns", "likes", "dislikes"), 0.0),
+}
 # Users that must have been led somewhere by a query before it is told to others: what one person typed may be private.
 ASKERS = 3
 
@@ -66,6 +73,8 @@ class Behaviour:
         # How often something was folded in, and the orders that were asked for, each with the count it was made at:
         # between two events everybody is told the same.
         self._folded = 0
+        # Whether there is one with more rows, to which new engagements go.
+        self._outgrown = False
         self._orders: dict[tuple[int, int], tuple[int, Ints]] = {}
 
     def apply(self, event: Engagement) -> None:
@@ -141,17 +150,45 @@ class Behaviour:
         for askers in list(self.askers.values()):
             askers.difference_update(gone)
 
+    def grown(self, products: int) -> "Behaviour":
+        """The same with rows for `products` products, of which the further ones have seen nothing yet.
+
+        Users and queries are shared: what is folded in from now on is to be folded into this one. Who still reads the
+        old one is told of no row that it does not have.
+        """
+        if products == len(self.first_time):
+            return self
+        made = copy.copy(self)
+        for name, blank in _BY_ROW.items():
+            array = getattr(self, name)
+            room = np.full((*array.shape[:-1], products - array.shape[-1]), blank)
+            setattr(made, name, np.concatenate([array, room], axis=-1))
+        made._orders = {}
+        self._outgrown = True
+        return made
+
     def history(self, user: str | None) -> History:
         """The history of a user; empty where nothing is known."""
-        return self.users.get(user, EMPTY) if user is not None else EMPTY
+        return self._own(self.users.get(user, EMPTY)) if user is not None else EMPTY
 
     def disliked(self, user: str | None) -> History:
         """What a user rated low; empty where nothing is known."""
-        return self.dislikers.get(user, EMPTY) if user is not None else EMPTY
+        return self._own(self.dislikers.get(user, EMPTY)) if user is not None else EMPTY
+
+    def _own(self, history: History) -> History:
+        """A history as far as its products have a row here."""
+        if not self._outgrown or max(history.rows, default=-1) < len(self.first_time):
+            return history
+        kept = [each for each in zip(*history, strict=True) if each[0] < len(self.first_time)]
+        return History(*zip(*kept, strict=True)) if kept else EMPTY
 
     def after_query(self, query: str) -> Mapping[int, float]:
         """Weight of the engagements that followed this very query (normalised, folded), by product row."""
-        return self.queries.get(query, {})
+        after = self.queries.get(query, {})
+        if not self._outgrown:
+            return after
+        # A copy is made at once, while what is walked through may grow meanwhile.
+        return {row: weight for row, weight in dict(after).items() if row < len(self.first_time)}
 
     def popularity(self, rows: Ints, now: float) -> Doubles:
         """log(1 + decayed count) at `now` (Unix seconds), float64 [lifetimes, rows]."""

@@ -51,33 +51,53 @@ _COLUMNS = ", ".join(Change._fields)
 def write(connection: sqlite3.Connection, changes: Sequence[Change]) -> list[Change | None]:
     """Write changes in turn, within a transaction; returns what was known of each one's product before it."""
     connection.execute(_SCHEMA)
-    marks = ", ".join("?" * len(Change._fields))
     before = []
     for change in changes:
-        row = connection.execute(
-            f"SELECT {_COLUMNS} FROM changes WHERE product_id = ?", (change.product_id,)
-        ).fetchone()
-        known = None if row is None else _change(row)
+        known = _known(connection, change.product_id)
         after = change if known is None else change.after(known)
         if after != known:
-            connection.execute(f"INSERT OR REPLACE INTO changes ({_COLUMNS}) VALUES ({marks})", after)
+            _put(connection, after)
         before.append(known)
     return before
+
+
+def write_listed(connection: sqlite3.Connection, changes: Sequence[tuple[Change, int]]) -> None:
+    """Write in turn, within a transaction, what is said of products that are listed from a time on.
+
+    A deletion that is not later than that time is undone. Every row gets a new number, even where nothing in it
+    differs: whoever reads on is told all that is known of the product.
+    """
+    connection.execute(_SCHEMA)
+    for change, listed in changes:
+        known = _known(connection, change.product_id)
+        after = change if known is None else change.after(known)
+        _put(connection, after if after.deleted_time > listed else after._replace(deleted_time=NEVER))
 
 
 def read(connection: sqlite3.Connection, after: int, up_to: int, since: int = NEVER) -> list[Change]:
     """What is known of products: rows with a number after one and up to another, of which a part is later than `since`.
 
-    Up to 0 there is none, and maybe no table.
+    Since NEVER all of them, also one of which no part is left, for its deletion was undone. Up to 0 there is none, and
+    maybe no table.
     """
     if after >= up_to:
         return []
     rows = connection.execute(
-        f"""SELECT {_COLUMNS} FROM changes WHERE number > ? AND number <= ?
-            AND MAX(price_time, stock_time, deleted_time) > ? ORDER BY number""",
-        (after, up_to, since),
+        f"""SELECT {_COLUMNS} FROM changes WHERE number > :after AND number <= :up_to
+            AND (MAX(price_time, stock_time, deleted_time) > :since OR :since = {NEVER}) ORDER BY number""",
+        {"after": after, "up_to": up_to, "since": since},
     )
     return [_change(row) for row in rows]
+
+
+def _known(connection: sqlite3.Connection, product: str) -> Change | None:
+    row = connection.execute(f"SELECT {_COLUMNS} FROM changes WHERE product_id = ?", (product,)).fetchone()
+    return None if row is None else _change(row)
+
+
+def _put(connection: sqlite3.Connection, change: Change) -> None:
+    marks = ", ".join("?" * len(Change._fields))
+    connection.execute(f"INSERT OR REPLACE INTO changes ({_COLUMNS}) VALUES ({marks})", change)
 
 
 def _change(row: Sequence[object]) -> Change:

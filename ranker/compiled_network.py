@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, NamedTuple, Self, TypeAlias
 
 import numpy as np
 
+from indexer.appended import Vectors
 from indexer.arrays import Doubles, Floats
 from ranker.features import PLACE, Context
 from ranker.recent import recent
@@ -89,14 +90,14 @@ class CompiledNetwork:
         """The trained module compiled."""
         return cls(weights_of(network), network.place)
 
-    def logits(self, lists: Sequence[Scorable], space: Floats) -> Doubles:
+    def logits(self, lists: Sequence[Scorable], space: Vectors) -> Doubles:
         """Logits float64 of all candidates, list after list; `space` [products, d] as in `network_input`.
 
         One list after the other: side by side they cost as much, and could change each other's last bits.
         """
         return np.concatenate([self._list(item, space) for item in lists])
 
-    def _list(self, item: Scorable, space: Floats) -> Doubles:
+    def _list(self, item: Scorable, space: Vectors) -> Doubles:
         query = item.context.query_in_space
         features = self._standardised(item.features)
         x = _input(features, space[item.rows], query, self._told(item.context, space))
@@ -115,7 +116,7 @@ class CompiledNetwork:
         np.copyto(out, 0.0, where=np.isnan(out))
         return out
 
-    def _told(self, context: Context, space: Floats) -> Floats | None:
+    def _told(self, context: Context, space: Vectors) -> Floats | None:
         """[key | offset | value] of each engagement that is attended over, [L, d + 1 + d]; None without a history."""
         if not context.history.rows:
             return None

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from indexer.appended import Vectors
 from indexer.arrays import Floats
 from ranker.history import History
 from ranker.recent import RECENT, recent
@@ -33,7 +34,7 @@ class CompiledTower:
         """The trained module compiled."""
         return cls(weights_of(tower))
 
-    def user_vector(self, space: Floats, history: History, now: float) -> Floats:
+    def user_vector(self, space: Vectors, history: History, now: float) -> Floats:
         """The unit vector float32 [d] of one non-empty history; `space` [products, d] are the product vectors."""
         rows, ages, kinds = (part[0, : len(history.rows)] for part in recent(history, now))
         products = np.asarray(space[rows])

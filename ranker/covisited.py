@@ -51,6 +51,10 @@ class Covisited(NamedTuple):
         sums = np.bincount(places, weights * (distinct[places] == found), minlength=len(distinct))
         return np.asarray(sums[where], np.float64)
 
+    def with_added(self, count: int) -> "Covisited":
+        """The table with so many rows behind its own, which have no neighbours and are nobody's."""
+        return self._replace(offsets=np.pad(self.offsets, (0, count), mode="edge"))
+
     def carried(self, came_from: Ints) -> "Covisited":
         """The table of other rows, of which row i was `came_from[i]` here, -1 if it is new and has no neighbours.
 

@@ -43,6 +43,10 @@ class Ease(NamedTuple):
         sums = np.bincount(self.targets[own].ravel(), weights, len(self.targets))
         return np.where(places < 0, 0.0, sums[places])
 
+    def with_added(self, count: int) -> "Ease":
+        """The weights with so many rows behind their own, which are not modelled."""
+        return self._replace(places=np.pad(self.places, (0, count), constant_values=-1))
+
     def carried(self, came_from: Ints) -> "Ease":
         """The weights for other rows, of which row i was `came_from[i]` here, -1 if it is new and not modelled."""
         return Ease(np.where(came_from >= 0, self.places[came_from], -1), self.targets, self.weights)

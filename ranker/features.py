@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from indexer.appended import Vectors
 from indexer.arrays import Doubles, Floats, Ints
 from indexer.lexical import LexicalIndex
 from ranker import match_features, rating_features, user_features
@@ -61,7 +62,7 @@ class Catalogue(NamedTuple):
 
     table: ProductTable
     lexical: LexicalIndex
-    space: Floats
+    space: Vectors
     covisited: Covisited
     ease: Ease
 
@@ -152,6 +153,6 @@ def _product_features(context: Context, rows: Ints, table: ProductTable, behavio
     }
 
 
-def _dot(vectors: Floats, rows: Ints, vector: Floats | None) -> Column:
+def _dot(vectors: Vectors, rows: Ints, vector: Floats | None) -> Column:
     """Inner products of the candidates' vectors with `vector`; NaN where there is none."""
     return float("nan") if vector is None else np.asarray(vectors[rows] @ vector, np.float64)

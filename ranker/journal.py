@@ -1,4 +1,4 @@
-"""The journal in SQLite: live events, of users who can be erased, and catalogue changes; acknowledged once on disk."""
+"""The journal in SQLite: events, of users who can be erased, and what is new of products; acknowledged once on disk."""
 
 import fcntl
 import hashlib
@@ -15,13 +15,15 @@ import polars as pl
 
 from indexer.canonical import EVENTS, read_events
 from indexer.errors import SnapshotError
-from ranker import changes
+from ranker import changes, upserts
 from ranker.changes import NEVER, Change
+from ranker.upserts import Upsert
 
 FILE = "journal.sqlite"
 # A journal in which a user was erased is of the second version: a program that knows only the first would read that
 # user's imported events again. One with changes to the catalogue is of the third: others would show what was deleted.
-_VERSION, _ERASED_VERSION, _CHANGED_VERSION = 1, 2, 3
+# One with upserts is of the fourth: others would know nothing of new products, and build indexes without them.
+_VERSION, _ERASED_VERSION, _CHANGED_VERSION, _UPSERTED_VERSION = 1, 2, 3, 4
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS events (
@@ -80,11 +82,12 @@ class Entry(NamedTuple):
 
 
 class Position(NamedTuple):
-    """How far a journal was read: the numbers of the last entry, of the last erasure and of the last change."""
+    """How far a journal was read: the numbers of the last entry, erasure, change and upsert."""
 
     sequence: int = 0
     erasures: int = 0
     changes: int = 0
+    upserts: int = 0
 
 
 class Erased:
@@ -121,13 +124,14 @@ class Erased:
 
 
 class News(NamedTuple):
-    """What a journal holds after a position: who was erased since, canonical events, none of theirs from before, and
-    what is known of the products that were changed."""
+    """What a journal holds after a position: who was erased since, canonical events, none of theirs from before, what
+    is known of the products that were changed, and those that were upserted."""
 
     position: Position
     erased: Erased
     events: pl.DataFrame
     changes: Sequence[Change]
+    upserts: Sequence[Upsert]
 
 
 class Journal:
@@ -176,6 +180,16 @@ class Journal:
             self._raise_version(_CHANGED_VERSION)
         return known
 
+    def upsert(self, products: Sequence[Upsert]) -> list[bool]:
+        """Write upserts in turn, in one transaction, with the changes that follow; says of each whether it was written.
+
+        It was not where a later one of its product was known.
+        """
+        with self._transaction():
+            written = upserts.write(self._connection, products)
+            self._raise_version(_UPSERTED_VERSION)
+        return written
+
     def changed(self) -> bool:
         """Whether anybody, in this process or another, has committed since this was last asked; takes microseconds."""
         with self._reading:
@@ -218,6 +232,7 @@ class Journal:
                 self._erased(after.erasures),
                 self._events(after.sequence, position.sequence),
                 changes.read(self._reader, after.changes, position.changes),
+                upserts.read(self._reader, after.upserts, position.upserts),
             )
 
     def erased(self) -> Erased:
@@ -229,6 +244,11 @@ class Journal:
         """What is known of every product that was changed at a time after `since`, in Unix microseconds."""
         with self._snapshot():
             return changes.read(self._reader, 0, self._position().changes, since)
+
+    def upserts(self, since: int = NEVER) -> list[Upsert]:
+        """The products that were upserted at a time after `since`, in Unix microseconds."""
+        with self._snapshot():
+            return upserts.read(self._reader, 0, self._position().upserts, since)
 
     def read(self, after: int = 0, up_to: int | None = None) -> pl.DataFrame:
         """Canonical events after one sequence number and up to another, in the order they were written."""
@@ -271,7 +291,7 @@ class Journal:
     def _position(self) -> Position:
         # Not the largest number there is: its entry may have been erased.
         numbers = dict(self._reader.execute("SELECT name, seq FROM sqlite_sequence").fetchall())
-        return Position(*(int(numbers.get(name, 0)) for name in ("events", "erasures", "changes")))
+        return Position(*(int(numbers.get(name, 0)) for name in ("events", "erasures", "changes", "upserts")))
 
     def _events(self, after: int, up_to: int) -> pl.DataFrame:
         return self._selected("sequence > :after AND sequence <= :up_to", {"after": after, "up_to": up_to})
@@ -316,11 +336,11 @@ class Journal:
         self._raise_version(_VERSION)
 
     def _check_version(self, path: Path) -> None:
-        if (version := self._user_version()) not in (0, _VERSION, _ERASED_VERSION, _CHANGED_VERSION):
+        if not 0 <= (version := self._user_version()) <= _UPSERTED_VERSION:
             self._connection.close()
             self._reader.close()
             raise SnapshotError(
-                f"{path} is a journal of version {version}; this program reads versions up to {_CHANGED_VERSION}."
+                f"{path} is a journal of version {version}; this program reads versions up to {_UPSERTED_VERSION}."
             )
 
     def _raise_version(self, version: int) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 import numpy as np
 from safetensors.numpy import load_file, save_file
 
+from indexer.appended import Vectors
 from indexer.arrays import Doubles, Floats, Ints
 from indexer.config import IndexerConfig
 from indexer.device import card
@@ -76,7 +77,7 @@ class Members:
     fusion: Fusion
     compile: Callable[[Weights], Compiled] = CompiledNetwork
 
-    def score(self, lists: Sequence[Scorable], space: Floats, *, skip_network: bool = False) -> list[Scores]:
+    def score(self, lists: Sequence[Scorable], space: Vectors, *, skip_network: bool = False) -> list[Scores]:
         """Scores of several lists in one pass through each member; without the network where there is no time for it.
 
         The trees then rank alone: those that were fitted to do without the logit, where the fusion has such.

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from indexer import fallbacks
+from indexer.appended import Vectors
 from indexer.arrays import Doubles, Floats
 from indexer.remote import in_use
 from indexer.room import RESERVE, card_memory
@@ -54,7 +55,7 @@ class SharedNetwork:
             return self._compiled.kind
         return f"{self._card.kind} from {self._least} lists on" if self._least > 1 else self._card.kind
 
-    def logits(self, lists: Sequence[Scorable], space: Floats) -> Doubles:
+    def logits(self, lists: Sequence[Scorable], space: Vectors) -> Doubles:
         """See `CompiledNetwork.logits`; vectors of another `space` than the one on the card are read by NumPy."""
         if len(lists) < self._least or space is not self._card.space:
             return self._compiled.logits(lists, space)

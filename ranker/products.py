@@ -1,13 +1,15 @@
 """The catalogue as arrays by row: what a feature can know of a product."""
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from indexer.arrays import Doubles, Floats, Ints
+from indexer.appended import Appended, Vectors
+from indexer.arrays import Doubles, Floats, Ints, sealed
 from indexer.rendered import Inventory
 from indexer.snapshot import IndexSnapshot, TokenLists
 from indexer.text import token_hashes
@@ -25,7 +27,7 @@ class ProductTable(NamedTuple):
     `band_edges` are the logarithms of prices between which the bands lie.
     """
 
-    vectors: Floats
+    vectors: Vectors
     log_price: Doubles
     price_band: Ints
     band_edges: Doubles
@@ -49,8 +51,37 @@ class ProductTable(NamedTuple):
         log_price, price_band = self.log_price.copy(), self.price_band.copy()
         log_price[rows] = np.log1p(inventory.price[rows])
         price_band[rows] = _bands(log_price[rows], self.band_edges)
-        live = {"log_price": log_price, "price_band": price_band, "in_stock": inventory.in_stock}
-        return ProductTable(**self._asdict() | live)
+        return self._with({"log_price": log_price, "price_band": price_band, "in_stock": inventory.in_stock})
+
+    def with_added(self, products: pa.Table, vectors: Floats, before: pa.Table) -> "ProductTable":
+        """This table, of the products `before`, with further products behind its rows; `vectors` are of their titles.
+
+        Frequencies of words and edges of price bands stay what the model was trained with. To be called on the table
+        of an index.
+        """
+        log_price = np.log1p(numbers(products, "price"))
+        brand, brand_words = _more_codes(before, products, "brand", self.brand_words)
+        category, category_words = _more_codes(before, products, "category", self.category_words)
+        titles = list(map(_hashes_again, products.column("title").to_pylist()))
+        more = {
+            "log_price": log_price,
+            "price_band": _bands(log_price, self.band_edges),
+            "in_stock": numbers(products, "in_stock"),
+            "brand": brand,
+            "category": category,
+            "numbers": _count_numbers(products),
+        }
+        longer = {
+            "vectors": Appended(np.asarray(self.vectors), vectors),
+            "tokens": _more_lists(self.tokens, titles),
+            "brand_words": brand_words,
+            "category_words": category_words,
+        }
+        return self._with(longer | {name: np.concatenate([getattr(self, name), more[name]]) for name in more})
+
+    def _with(self, parts: dict[str, Any]) -> "ProductTable":
+        # Not `_replace`, which takes its length for the number of its fields.
+        return ProductTable(**self._asdict() | parts)
 
     def inverse_document_frequency(self, hashes: Ints) -> Doubles:
         """log(1 + (N - n + 0.5) / (n + 0.5)) of each token hash (Robertson and Zaragoza 2009); n = 0 if unknown."""
@@ -122,6 +153,29 @@ def _codes(products: pa.Table, column: str) -> tuple[Ints, Words]:
     """A number for each distinct text, -1 for none, and the words of each text."""
     encoded: Any = products.column(column).combine_chunks().dictionary_encode()
     indices: Sequence[int] = pc.fill_null(encoded.indices, -1).to_numpy(zero_copy_only=False)
-    lists = [token_hashes(text) for text in encoded.dictionary.to_pylist()]
-    offsets = np.cumsum([0, *map(len, lists)], dtype=np.int64)
-    return np.asarray(indices, np.int64), Words(np.concatenate([np.empty(0, np.int64), *lists]), offsets)
+    nothing = Words(np.empty(0, np.int64), np.zeros(1, np.int64))
+    words = _more_lists(nothing, [token_hashes(text) for text in encoded.dictionary.to_pylist()])
+    return np.asarray(indices, np.int64), words
+
+
+def _more_codes(before: pa.Table, products: pa.Table, column: str, words: Words) -> tuple[Ints, Words]:
+    """The codes of further products, and the words with those of texts that have no code yet behind them."""
+    known: Any = before.column(column).combine_chunks().dictionary_encode().dictionary
+    texts = products.column(column).combine_chunks()
+    new = texts.filter(pc.invert(pc.is_in(texts, known))).drop_null().unique()
+    codes = pc.index_in(texts, pa.concat_arrays([known, new.cast(known.type)]))
+    return (
+        np.asarray(pc.fill_null(codes, -1).to_numpy(zero_copy_only=False), np.int64),
+        _more_lists(words, [token_hashes(text) for text in new.to_pylist()]),
+    )
+
+
+# With each further product those before it are added anew.
+_hashes_again = lru_cache(4_096)(token_hashes)
+
+
+def _more_lists(known: TokenLists, lists: Sequence[Ints]) -> TokenLists:
+    """Lists of hashes with further ones behind them."""
+    ends = known.offsets[-1] + np.cumsum([len(each) for each in lists], dtype=np.int64)
+    longer = np.concatenate([known.hashes, *lists]), np.concatenate([known.offsets, ends])
+    return TokenLists(*map(sealed, longer))

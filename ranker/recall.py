@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from indexer.arrays import Doubles, Floats, Ints, Mask
-from indexer.index import NOTHING, Index
+from indexer.index import NOTHING, Searchable
 from indexer.lexical import LexicalIndex
 from ranker.behaviour import LATELY, MONTH, Behaviour
 from ranker.covisited import Covisited
@@ -44,9 +44,9 @@ class Candidates(NamedTuple):
 class Retrieval(NamedTuple):
     """What the channels search, how many candidates are kept, and the weights of the channels by kind of request."""
 
-    titles: Index
+    titles: Searchable
     lexical: LexicalIndex
-    products: Index
+    products: Searchable
     covisited: Covisited
     candidates: int
     weights: Mapping[str, Weights]
@@ -148,7 +148,7 @@ def for_user(covisited: Covisited, behaviour: Behaviour, context: Context, k: in
 
 
 def for_vectors(
-    index: Index,
+    index: Searchable,
     vectors: Sequence[Floats],
     k: int,
     masks: Sequence[Mask | None],
@@ -178,7 +178,9 @@ def for_vectors(
     return found
 
 
-def _nearest(index: Index, vectors: Sequence[Floats], k: int, masks: Sequence[Mask | None], name: str) -> list[Channel]:
+def _nearest(
+    index: Searchable, vectors: Sequence[Floats], k: int, masks: Sequence[Mask | None], name: str
+) -> list[Channel]:
     found = index.search_each(np.array(vectors, np.float32), k, masks)
     kept = found.rows != NOTHING
     return [

@@ -1,12 +1,14 @@
 """The product space of a model: products, queries and users as vectors of one space, and the index that searches it."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from safetensors.numpy import load_file, save_file
 
+from indexer.appended import Appended, Vectors
 from indexer.arrays import Floats, mapped
 from indexer.config import IndexerConfig
 from indexer.dense import DenseIndex, open_index
@@ -24,12 +26,21 @@ _PRODUCTS = "products.npy"
 
 @dataclass(frozen=True)
 class ProductSpace:
-    """`vectors` float32 [products, space], `projection` float32 [space, title]; no tower where there was no log."""
+    """`vectors` float32 [products, space], `projection` float32 [space, title]; no tower where there was no log.
+
+    `added` float32 [further products, space] are in rows behind those, which the index does not search.
+    """
 
     tower: CompiledTower | None
     projection: Floats
     vectors: Floats
     index: Index
+    added: Floats | None = None
+
+    @cached_property
+    def all_vectors(self) -> Vectors:
+        """Those of all rows."""
+        return self.vectors if self.added is None else Appended(self.vectors, self.added)
 
     def context(
         self,
@@ -54,7 +65,7 @@ class ProductSpace:
     def _user_vector(self, history: History, now: float) -> Floats | None:
         if self.tower is None or not history.rows:
             return None
-        return self.tower.user_vector(self.vectors, history, now)
+        return self.tower.user_vector(self.all_vectors, history, now)
 
     def save(self, folder: Path) -> dict[str, object]:
         """Write user_tower.safetensors, products.npy and the index; returns the manifest's entry."""

@@ -32,7 +32,7 @@ class AdminService(admin_service_pb2_grpc.AdminServiceServicer):  # type: ignore
             start_time=_timestamp(self._started),
             release_load_time=_timestamp(state.loaded),
             now=_timestamp(state.now()),
-            products=len(state.snapshot),
+            products=len(offer.products),
             users=len(state.behaviour.users),
             journal_sequence=live.journal.sequence(),
             index_kind=state.snapshot.index.kind,
@@ -49,6 +49,8 @@ class AdminService(admin_service_pb2_grpc.AdminServiceServicer):  # type: ignore
             fallbacks=fallbacks.counted(),
             products_with_live_inventory=offer.stocked,
             products_deleted=offer.deleted,
+            products_added=len(state.upserts),
+            products_pending=len(state.pending),
         )
 
 

@@ -32,7 +32,7 @@ from indexer.threads import pin_to_one_thread
 from server import pipeline
 from server.admin_service import AdminService
 from server.batcher import Batcher
-from server.catalog_service import CatalogService, Changer
+from server.catalog_service import CatalogService, Changer, Upserter
 from server.config import ServerConfig, Settings
 from server.desk import Desk
 from server.encoder import serving_encoder
@@ -74,6 +74,8 @@ class App:
         # One writer: SQLite has one too, and what waits for it shares the next commit.
         self._writer: Writer = Batcher(live.write, max_batch=256, max_waiting=limits.max_waiting)
         self._changer: Changer = Batcher(live.change, max_batch=256, max_waiting=limits.max_waiting)
+        # Of its own: titles are embedded there, and a price should not wait for that.
+        self._upserter: Upserter = Batcher(live.upsert, max_batch=8, max_waiting=limits.max_waiting)
         self._health = health.HealthServicer()
         self._server = grpc.aio.server(options=[("grpc.so_reuseport", limits.workers > 1)])
         self.port = self.metrics_port = 0
@@ -120,6 +122,7 @@ class App:
         await self._desk.close()
         await self._writer.close()
         await self._changer.close()
+        await self._upserter.close()
         await asyncio.to_thread(self._stop_metrics)
         self._live.journal.close()
 
@@ -129,7 +132,8 @@ class App:
         recommend_service_pb2_grpc.add_RecommendServiceServicer_to_server(RecommendService(self._desk), server)
         events = EventService(self._writer, lambda: live.state.now(), live.erase)
         event_service_pb2_grpc.add_EventServiceServicer_to_server(events, server)
-        catalog_service_pb2_grpc.add_CatalogServiceServicer_to_server(CatalogService(live, self._changer), server)
+        catalog = CatalogService(live, self._changer, self._upserter)
+        catalog_service_pb2_grpc.add_CatalogServiceServicer_to_server(catalog, server)
         admin_service_pb2_grpc.add_AdminServiceServicer_to_server(AdminService(self._desk), server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         names = (*_SERVICES, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name, reflection.SERVICE_NAME)

@@ -1,7 +1,8 @@
 """The assortment: what of a release is on offer now, with the prices and the stock of now."""
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+import copy
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -51,15 +52,32 @@ class Assortment:
 
     def __init__(self, snapshot: IndexSnapshot, table: ProductTable) -> None:
         self.since = catalogue_moment(snapshot.manifest)
-        self._row_of = snapshot.row_of
+        self._row_of: Mapping[str, int] = snapshot.row_of
         self._built = Offer(snapshot.products, table, snapshot.rendered)
         self.offer = self._built
+
+    def with_added(
+        self, row_of: Mapping[str, int], products: pa.Table, table: ProductTable, messages: Sequence[bytes]
+    ) -> "Assortment":
+        """What is on offer with further products behind those of the index, as it is with what changed since.
+
+        `products` and `table` hold both; `messages` are the rendered further ones.
+        """
+        built = Offer(products, table, self._built.rendered.with_added(messages))
+        made, now = copy.copy(self), self.offer
+        made._row_of, made._built, made.offer = row_of, built, built
+        if now.rendered.inventory is not None:
+            made.offer = _offered(built, _grown(now.rendered.inventory, products), None)
+        if now.listed is not None:
+            room = len(products) - len(now.listed)
+            made.offer = replace(made.offer, listed=np.pad(now.listed, (0, room), constant_values=True))
+        return made
 
     def apply(self, changes: Iterable[Change]) -> None:
         """Let changes count. Each is all that is known of its product, so to apply one again changes nothing."""
         prices: dict[int, float] = {}
         in_stock: dict[int, float] = {}
-        deleted: list[int] = []
+        listed: dict[int, bool] = {}
         for change in changes:
             row = self._row_of.get(change.product_id)
             if row is None:
@@ -68,14 +86,11 @@ class Assortment:
                 prices[row] = change.price
             if change.in_stock is not None and change.stock_time > self.since:
                 in_stock[row] = change.in_stock
-            if change.deleted_time > self.since:
-                deleted.append(row)
+            listed[row] = change.deleted_time <= self.since
         offer = self.offer
         if prices or in_stock:
             offer = _stocked(self._built, offer, prices, in_stock)
-        if deleted:
-            offer = _without(offer, deleted)
-        self.offer = offer
+        self.offer = _listing(offer, listed)
 
 
 def catalogue_moment(manifest: Mapping[str, Any]) -> int:
@@ -95,21 +110,40 @@ def _stocked(built: Offer, offer: Offer, prices: Mapping[int, float], in_stock: 
         rows = _rows(changed)
         values[rows] = np.fromiter(changed.values(), np.float64, len(changed))
         inventory.live[rows] = True
+    return _offered(built, inventory, offer.listed)
+
+
+def _offered(built: Offer, inventory: Inventory, listed: Mask | None) -> Offer:
+    """What was built, with the prices and stock of an inventory."""
+    products = built.products
     columns = {
         "price": pa.array(inventory.price, mask=np.isnan(inventory.price)),
         "in_stock": pa.array(inventory.in_stock == 1, mask=np.isnan(inventory.in_stock)),
     }
-    products = offer.products
     for name, values in columns.items():
         products = products.set_column(products.schema.get_field_index(name), name, values)
-    return Offer(products, built.table.stocked(inventory), built.rendered.stocked(inventory), offer.listed)
+    return Offer(products, built.table.stocked(inventory), built.rendered.stocked(inventory), listed)
 
 
-def _without(offer: Offer, rows: list[int]) -> Offer:
+def _grown(inventory: Inventory, products: pa.Table) -> Inventory:
+    """An inventory for further products too, which are as `products`, that are all, have them."""
+    known = len(inventory.live)
+    price, in_stock = (numbers(products, name)[known:] for name in ("price", "in_stock"))
+    return Inventory(
+        np.concatenate([inventory.price, price]),
+        np.concatenate([inventory.in_stock, in_stock]),
+        np.pad(inventory.live, (0, len(products) - known)),
+    )
+
+
+def _listing(offer: Offer, changed: Mapping[int, bool]) -> Offer:
+    """An offer with some rows listed or not listed from now on."""
+    if offer.listed is None and all(changed.values()):
+        return offer
     listed = np.ones(len(offer.products), bool) if offer.listed is None else offer.listed.copy()
-    listed[rows] = False
-    return Offer(offer.products, offer.table, offer.rendered, listed)
+    listed[_rows(changed)] = np.fromiter(changed.values(), bool, len(changed))
+    return replace(offer, listed=None if listed.all() else listed)
 
 
-def _rows(changed: Mapping[int, float]) -> Ints:
+def _rows(changed: Mapping[int, object]) -> Ints:
     return np.fromiter(changed, np.int64, len(changed))

@@ -1,7 +1,7 @@
 """CatalogService: what the live release holds of a product, and what changed since its catalogue was written."""
 
 import asyncio
-import math
+import itertools
 import time
 from collections.abc import Iterable, Sequence
 
@@ -9,7 +9,8 @@ import grpc
 from vitrine.v1 import catalog_service_pb2, catalog_service_pb2_grpc, product_pb2
 
 from ranker.changes import NEVER, Change
-from server import checks
+from ranker.upserts import Upsert
+from server import checks, upserts
 from server.batcher import Batcher
 from server.checks import Checks
 from server.faults import NotFoundError, ViolationError
@@ -19,14 +20,17 @@ _MOST = 1_000
 
 # Takes the changes of a request, and gives what was known of each one's product before it.
 Changer = Batcher[list[Change], list[Change | None]]
+# Takes the upserts of a request, and says of each whether it was written.
+Upserter = Batcher[list[Upsert], list[bool]]
 
 
 class CatalogService(catalog_service_pb2_grpc.CatalogServiceServicer):  # type: ignore[misc]
     """See catalog_service.proto. Changes that wait together share one commit."""
 
-    def __init__(self, live: Live, changer: Changer) -> None:
+    def __init__(self, live: Live, changer: Changer, upserter: Upserter) -> None:
         self._live = live
         self._changer = changer
+        self._upserter = upserter
 
     async def GetProduct(  # noqa: N802
         self, request: catalog_service_pb2.GetProductRequest, context: grpc.aio.ServicerContext
@@ -37,7 +41,7 @@ class CatalogService(catalog_service_pb2_grpc.CatalogServiceServicer):  # type: 
         faults.done()
         await asyncio.to_thread(self._live.refresh)
         state = self._live.state
-        row, offer = state.snapshot.row_of.get(request.product_id), state.assortment.offer
+        row, offer = state.row_of.get(request.product_id), state.assortment.offer
         if row is None or not offer.lists(row):
             raise NotFoundError("product", request.product_id)
         return offer.rendered.product(row)
@@ -73,9 +77,28 @@ class CatalogService(catalog_service_pb2_grpc.CatalogServiceServicer):  # type: 
             deleted=len(changes) - already, already_deleted=already, unknown_product_ids=self._unknown(changes)
         )
 
+    async def UpsertProducts(  # noqa: N802
+        self, request: catalog_service_pb2.UpsertProductsRequest, context: grpc.aio.ServicerContext
+    ) -> catalog_service_pb2.UpsertProductsResponse:
+        """Check all, write all."""
+        faults = Checks()
+        _count(request.items, "items", faults)
+        # A thousand products take 20 ms, which no other call should wait for.
+        products = await asyncio.to_thread(
+            upserts.checked, request.items[: _MOST + 1], time.time(), self._live.state.columns, faults
+        )
+        faults.done()
+        new = await self._upserter.submit(products, checks.deadline(context))
+        written, pending = list(itertools.compress(products, new)), self._live.state.pending
+        return catalog_service_pb2.UpsertProductsResponse(
+            written=len(written),
+            outdated=len(products) - len(written),
+            pending_product_ids=[each.product_id for each in written if each.product_id in pending],
+        )
+
     def _unknown(self, changes: Iterable[Change]) -> list[str]:
         """The changed products that the live release does not hold, each once."""
-        row_of = self._live.state.snapshot.row_of
+        row_of = self._live.state.row_of
         return [product for product in dict.fromkeys(change.product_id for change in changes) if product not in row_of]
 
 
@@ -84,8 +107,8 @@ def _inventory(item: catalog_service_pb2.SetInventoryRequest.Item, path: str, no
     has_price, has_stock = item.HasField("price"), item.HasField("in_stock")
     if not (has_price or has_stock):
         faults.violations.append(ViolationError(path, "says nothing: give a price, in_stock, or both"))
-    if has_price and not (math.isfinite(item.price) and item.price >= 0):
-        faults.violations.append(ViolationError(f"{path}.price", "is not a finite number from 0 up"))
+    if has_price:
+        faults.run(checks.price, item.price, f"{path}.price", default=0.0)
     moment = now
     if item.HasField("set_time"):
         moment = faults.run(checks.moment, item.set_time, f"{path}.set_time", now, default=now)

@@ -126,6 +126,13 @@ def moment(value: Timestamp, field: str, now: float) -> float:
     return float(seconds)
 
 
+def price(value: float, field: str) -> float:
+    """A checked price. Raises `ViolationError`."""
+    if not (math.isfinite(value) and value >= 0):
+        raise ViolationError(field, "is not a finite number from 0 up")
+    return value
+
+
 def deadline(context: grpc.aio.ServicerContext) -> float:
     """The caller's deadline on the clock of `time.monotonic`."""
     remaining = context.time_remaining()

@@ -27,7 +27,7 @@ from server.config import Settings, load_settings
 from server.encoder import fitting_encoder
 from server.options import DEFAULT, AsJson, Config
 from server.progress import Bar, Say, errors
-from server.rebuild import JobLog, read_sources, rebuild
+from server.rebuild import JobLog, amendment, read_sources, rebuild
 from server.refresh import refresh
 from server.release import Releases
 
@@ -87,7 +87,7 @@ def index_build(path: Config = DEFAULT) -> None:
     store = Store(settings.store)
     with store.locked("rebuild"), Bar() as bar:
         encoder = newest_encoder(store, settings.indexer)
-        name = build_index(store, settings.indexer, encoder, bar.advance)
+        name = build_index(store, settings.indexer, encoder, bar.advance, amend=amendment(settings))
     tables.built(out, store.manifest("indexes", name))
 
 

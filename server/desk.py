@@ -59,16 +59,22 @@ class Desk:
     def _run(self, jobs: Sequence[Job]) -> list[Answer]:
         self.live.refresh()
         # While a release is swapped some still wait with the old state, whose products and columns may be others.
+        states = [self._newest(job.state) for job in jobs]
         kinds: dict[tuple[Work, int], list[int]] = {}
         for i, job in enumerate(jobs):
-            kinds.setdefault((job.work, id(job.state)), []).append(i)
+            kinds.setdefault((job.work, id(states[i])), []).append(i)
         answers: dict[int, Answer] = {}
         for (work, _), mine in kinds.items():
-            made = work(jobs[mine[0]].state, [jobs[i].ask for i in mine])
+            made = work(states[mine[0]], [jobs[i].ask for i in mine])
             answers.update(zip(mine, made, strict=True))
             if self._metrics:
                 self._metrics.ran(made)
         return [answers[i] for i in range(len(jobs))]
+
+    def _newest(self, state: State) -> State:
+        """The live state if it is of the same release: it has what came after, and all else is as it was checked."""
+        live = self.live.state
+        return live if live.first is state.first else state
 
 
 def _explained(answers: Sequence[Answer]) -> list[list[Explanation]]:

@@ -128,13 +128,14 @@ def serialised(hits: Hits, rank: int, rendered: Rendered, asked: Asked) -> bytes
 
 def _products(rows: Ints, rendered: Rendered, names: Set[str] | None) -> tuple[Array, Ints, Ints]:
     """Bytes that hold the products' messages, and where each begins and ends in them."""
-    starts = rendered.offsets[rows]
     whole = names is None or "" in names
-    if whole and rendered.as_built(rows):
-        return rendered.messages, starts, rendered.offsets[rows + 1]
-    if names == _ID and (lengths := rendered.messages[starts + 1]).max() < 128:
-        # The id is the first field of the message: its key, its length in one byte, its text.
-        return rendered.messages, starts, starts + 2 + lengths
+    if rendered.holds(rows):
+        starts = rendered.offsets[rows]
+        if whole and rendered.as_built(rows):
+            return rendered.messages, starts, rendered.offsets[rows + 1]
+        if names == _ID and (lengths := rendered.messages[starts + 1]).max() < 128:
+            # The id is the first field of the message: its key, its length in one byte, its text.
+            return rendered.messages, starts, starts + 2 + lengths
     products = map(rendered.product, rows.tolist())
     asked = products if names is None or whole else (_part(product, names) for product in products)
     parts = [product.SerializeToString(deterministic=True) for product in asked]

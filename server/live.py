@@ -10,7 +10,10 @@ from indexer.encoder import Encoder
 from indexer.store import Store
 from ranker.changes import Change
 from ranker.journal import FILE, Entry, Journal, Position, read_log
+from ranker.upserts import Upsert
+from server.assortment import catalogue_moment
 from server.config import Settings
+from server.newcomers import prepared, with_upserts
 from server.release import Release
 from server.state import State, load_state
 
@@ -61,6 +64,16 @@ class Live:
         self._fold()
         return [[next(known) for _ in request] for request in requests]
 
+    def upsert(self, requests: Sequence[Sequence[Upsert]]) -> list[list[bool]]:
+        """Write the upserts of several requests in one transaction; says of each whether it was written.
+
+        When this returns they are on disk and in every further answer. Titles are embedded before anybody waits for it.
+        """
+        every = prepared(self.state, [upsert for request in requests for upsert in request])
+        written = iter(self.journal.upsert(every))
+        self._fold()
+        return [[next(written) for _ in request] for request in requests]
+
     def erase(self, user: str) -> int:
         """Erase a user; returns the entries that were removed. When this returns no answer knows the user."""
         removed = self.journal.erase(user)
@@ -73,7 +86,7 @@ class Live:
             # Who asks while another folds waits for it: that something changed is told once.
             with self._lock:
                 if self.journal.changed() or self._unread:
-                    self._folded = self._catch_up(self.state, self._folded)
+                    self.state, self._folded = self._catch_up(self.state, self._folded)
             self._unread = False
         except sqlite3.Error as error:
             if not self._unread:
@@ -85,28 +98,31 @@ class Live:
         state, replayed = self._load(release, self.state.encoder)
         warm(state)
         with self._lock:
-            self._folded = self._catch_up(state, replayed)
-            self.state = state
+            self.state, self._folded = self._catch_up(state, replayed)
+            state = self.state
         logger.info("release %d is live", release.number)
         return state
 
     def _fold(self) -> None:
         with self._lock:
-            self._folded = self._catch_up(self.state, self._folded)
+            self.state, self._folded = self._catch_up(self.state, self._folded)
 
-    def _catch_up(self, state: State, folded: Position) -> Position:
-        """Fold what the journal holds after `folded` into `state`; returns how far it is in it now."""
+    def _catch_up(self, state: State, folded: Position) -> tuple[State, Position]:
+        """Fold what the journal holds after `folded` into `state`; returns it, or the one that has further products,
+        and how far the journal is in it now.
+        """
         if self.journal.position() == folded:
-            return folded
+            return state, folded
         news = self.journal.news(folded)
         # First: an erased user's events that are still there came after.
         if news.erased:
             state.behaviour.forget(lambda user: news.erased.moment(user) is not None)
+        state = with_upserts(state, news.upserts, self._settings.indexer)
         if news.changes:
             state.assortment.apply(news.changes)
         if len(news.events):
             state.fold(news.events)
-        return news.position
+        return state, news.position
 
     def _load(self, release: Release, at_hand: Encoder | None) -> tuple[State, Position]:
         """The state of a release, and how far the journal has been replayed into it.
@@ -119,7 +135,8 @@ class Live:
             encoder = self._encoder_for(index)
         position = self.journal.position()
         events = read_log(self._settings.ranker.events, self._store.root, up_to=position.sequence)
-        state = load_state(self._store, release, self._settings, encoder, events)
-        # Those written after `position` as well: they come once more, and change nothing then.
-        state.assortment.apply(self.journal.changes(state.assortment.since))
+        # Of upserts and changes those written after `position` as well: they come once more, and change nothing then.
+        since = catalogue_moment(index)
+        state = load_state(self._store, release, self._settings, encoder, events, self.journal.upserts(since))
+        state.assortment.apply(self.journal.changes(since))
         return state, position

@@ -120,6 +120,7 @@ class _Facts(Collector):
             ("vitrine_release", "Number of the live release.", state.release.number),
             ("vitrine_release_loaded_timestamp_seconds", "When it was loaded.", state.loaded),
             ("vitrine_products", "Products of the live release.", len(state.snapshot)),
+            ("vitrine_products_added", "Those that came since.", len(state.upserts)),
             ("vitrine_users", "Users with a history.", len(state.behaviour.users)),
             ("vitrine_waiting_requests", "Requests in the queue.", self._desk.waiting),
             ("vitrine_journal_sequence", "The journal's last entry.", live.journal.sequence()),

@@ -14,6 +14,7 @@ WRITING = frozenset(
         "/vitrine.v1.EventService/EraseUser",
         "/vitrine.v1.CatalogService/SetInventory",
         "/vitrine.v1.CatalogService/DeleteProducts",
+        "/vitrine.v1.CatalogService/UpsertProducts",
     }
 )
 # Where gRPC keeps what the certificate of a caller says.

@@ -120,15 +120,16 @@ def similar(state: State, asks: Sequence[Ask]) -> list[Answer]:
     """Products like a product: title neighbours and product-space neighbours, fused and not re-ranked."""
     watch, k, offer = _Stopwatch(), state.model.retrieval.candidates, state.assortment.offer
     every = _listed(offer)
-    rows = [state.snapshot.row_of[ask.product] for ask in asks]
+    rows = [state.row_of[ask.product] for ask in asks]
     masks = [
         _without(row, every if mask is None else mask) for row, mask in zip(rows, _masks(offer, asks), strict=True)
     ]
+    drawn, catalogue = state.model.retrieval, state.model.catalogue
     near, related = (
         recall.for_vectors(index, [vectors[row] for row in rows], k, masks, name)
         for name, index, vectors in (
-            ("dense", state.snapshot.index, state.snapshot.vectors),
-            ("related", state.model.space.index, state.model.space.vectors),
+            ("dense", drawn.titles, catalogue.table.vectors),
+            ("related", drawn.products, catalogue.space),
         )
     )
     found = [recall.fuse(channels, k) for channels in zip(near, related, strict=True)]
@@ -138,13 +139,13 @@ def similar(state: State, asks: Sequence[Ask]) -> list[Answer]:
 
 def _query_vectors(state: State, asks: Sequence[Ask]) -> list[Floats]:
     """The given vectors, and the queries', their misspelt words mended, by at most one pass of the encoder."""
-    queries = [state.snapshot.lexical.mended(ask.query) for ask in asks if ask.vector is None]
+    queries = [state.model.retrieval.lexical.mended(ask.query) for ask in asks if ask.vector is None]
     encoded = iter(state.query_vectors(queries))
     return [next(encoded) if ask.vector is None else ask.vector for ask in asks]
 
 
 def _history(state: State, ask: Ask, now: float) -> History:
-    rows = [state.snapshot.row_of[product] for product in ask.recent if product in state.snapshot.row_of]
+    rows = [state.row_of[product] for product in ask.recent if product in state.row_of]
     return viewed(state.behaviour.history(ask.user), rows, now)
 
 
@@ -247,7 +248,7 @@ def _scores(state: State, plans: Sequence[_Plan], lists: Sequence[Scorable | Non
         return scores
     for network in (True, False):
         mine = {i: item for i, item in enumerate(lists) if item is not None and plans[i].network is network}
-        made = members.score(list(mine.values()), state.model.space.vectors, skip_network=not network)
+        made = members.score(list(mine.values()), state.model.space.all_vectors, skip_network=not network)
         for i, each in zip(mine, made, strict=True):
             scores[i] = each
     return scores

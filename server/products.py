@@ -1,16 +1,22 @@
-"""The commands that change and show one product of a running server: set, delete and show."""
+"""The commands that change and show products of a running server: set, delete, upsert and show."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Annotated, Any
 
 import grpc
 import typer
 from google.protobuf.json_format import MessageToDict, MessageToJson
 from rich.table import Table
-from vitrine.v1 import catalog_service_pb2, catalog_service_pb2_grpc
+from vitrine.v1 import (
+    admin_service_pb2,
+    admin_service_pb2_grpc,
+    catalog_service_pb2,
+    catalog_service_pb2_grpc,
+)
 
 from indexer.errors import ConfigError
-from server.client import DEFAULT_ADDRESS, Address, AsJson, Ca, Certificate, Key, Server, call, out
+from server.client import DEFAULT_ADDRESS, Address, AsJson, Ca, Certificate, Key, Server, ServerError, call, out
 
 product = typer.Typer(help="Live changes to the products of a running server.", no_args_is_help=True)
 
@@ -57,6 +63,45 @@ def delete(
     _tell_unknown(response.unknown_product_ids, "A release of an older catalogue will not list it.")
 
 
+@product.command("upsert")
+def upsert(
+    path: Annotated[
+        Path, typer.Argument(metavar="FILE", exists=True, dir_okay=False, help="A catalogue: CSV, JSON Lines, Parquet.")
+    ],
+    column: Annotated[
+        list[str] | None,
+        typer.Option(metavar="OURS=YOURS", help="A name that differs, such as title=name; may be repeated."),
+    ] = None,
+    address: Address = DEFAULT_ADDRESS,
+    ca: Ca = None,
+    certificate: Certificate = None,
+    key: Key = None,
+) -> None:
+    """Add the products of a file, or replace what is known of them; new ones are found at once.
+
+    Nothing is sent where a row cannot be used: exit code 3, and standard error has its line and reason.
+    """
+    # It reads files with polars, which takes a third of a second to import.
+    from server import product_file
+
+    columns, server = product_file.renamed(column or []), Server(address, ca, certificate, key)
+    products = product_file.read(path, columns)
+    status, _ = call(server, admin_service_pb2_grpc.AdminServiceStub, "GetStatus", admin_service_pb2.GetStatusRequest())
+    written = outdated = pending = 0
+    for request in product_file.requests(products, status.filter_columns):
+        response = _sent(server, request, path, written + outdated)
+        written += response.written
+        outdated += response.outdated
+        pending += len(response.pending_product_ids)
+    out.print(f"Products written: {written}; outdated: {outdated}; pending: {pending}.")
+    if pending:
+        out.print(
+            "What is pending comes with `vitrine refresh`: of a product that the live release holds, all but price and "
+            "stock.",
+            soft_wrap=True,
+        )
+
+
 @product.command("show")
 def show(
     name: Product,
@@ -80,6 +125,19 @@ def show(
     for field in sorted(attributes):
         table.add_row(field, str(*attributes[field].values()))
     out.print(table)
+
+
+def _sent(server: Server, request: Any, path: Path, before: int) -> Any:
+    """The response to one request of a file, `before` as many of its products."""
+    try:
+        return _ask(server, "UpsertProducts", request)
+    except ServerError as error:
+        if not before:
+            raise
+        raise ServerError(
+            f"{error}\nThe first {before} products of {path} are written, and items[0] is the next one. All may be "
+            "sent again."
+        ) from None
 
 
 def _ask(server: Server, method: str, request: Any) -> Any:

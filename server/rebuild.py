@@ -6,16 +6,19 @@ import time
 from collections.abc import Callable
 from typing import IO, Any, TypeVar
 
-from indexer.build import Progress, build_index
+from indexer.build import Amend, Progress, build_index
 from indexer.canonical import read_judgments
+from indexer.readers import Catalogue
 from indexer.snapshot import IndexSnapshot
 from indexer.store import Store
 from indexer.tuned import newest_encoder
-from ranker.journal import read_log
+from ranker.journal import FILE, Journal, read_log
 from ranker.log import Sources
 from ranker.model import stored_report
 from ranker.train import train
 from ranker.train_encoder import tune_encoder
+from ranker.upserts import amended
+from server.assortment import catalogue_moment
 from server.config import Settings
 from server.release import Release, Releases
 
@@ -79,7 +82,9 @@ def rebuild(
         if tune:
             log.step("tune encoder", lambda: tune_encoder(store, settings.ranker, settings.indexer, sources, say))
         encoder = log.step("encoder", lambda: newest_encoder(store, settings.indexer))
-        index = log.step("build", lambda: build_index(store, settings.indexer, encoder, progress))
+        index = log.step(
+            "build", lambda: build_index(store, settings.indexer, encoder, progress, amend=amendment(settings))
+        )
         snapshot = log.step("open index", lambda: IndexSnapshot(store, index, settings.indexer))
         model = log.step(
             "train", lambda: train(store, settings.ranker, settings.indexer, snapshot, encoder, sources, say)
@@ -106,6 +111,22 @@ def read_sources(settings: Settings) -> Sources:
         read_log(settings.ranker.events, settings.store),
         None if judgments is None else read_judgments(judgments),
     )
+
+
+def amendment(settings: Settings) -> Amend:
+    """What puts the journal's upserts into a catalogue: those that are later than its file, which has all others."""
+
+    def amend(catalogue: Catalogue, file_time: float | None) -> Catalogue:
+        if not (settings.store / FILE).exists():
+            return catalogue
+        since = catalogue_moment({"catalogue": {"modified": file_time}})
+        journal = Journal(settings.store / FILE)
+        upserts, changes = journal.upserts(since), journal.changes(since)
+        journal.close()
+        deleted = {change.product_id: change.deleted_time for change in changes}
+        return catalogue._replace(products=amended(catalogue.products, upserts, deleted))
+
+    return amend
 
 
 def _log_figures(log: JobLog, store: Store, model: str) -> None:

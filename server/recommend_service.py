@@ -42,7 +42,7 @@ class RecommendService(recommend_service_pb2_grpc.RecommendServiceServicer):  # 
             response,
             await self._desk.explain(answer, ask.deadline),
             fallback=response.Fallback.NONE if answer.personal else response.Fallback.POPULAR,
-            unknown_product_ids=[product for product in ask.recent if product not in answer.state.snapshot.row_of],
+            unknown_product_ids=[product for product in ask.recent if product not in answer.state.row_of],
         )
 
 

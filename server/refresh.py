@@ -14,7 +14,7 @@ from ranker.journal import FILE, Journal
 from server.assortment import catalogue_moment
 from server.config import Settings
 from server.encoder import fitting_encoder
-from server.rebuild import JobLog, bring_live
+from server.rebuild import JobLog, amendment, bring_live
 from server.release import Release, Releases
 
 
@@ -37,7 +37,9 @@ def refresh(
             log.write("refresh", "unchanged", release=live.number)
             return live, found
         encoder = log.step("encoder", lambda: fitting_encoder(store, was.manifest, settings.indexer))
-        index = log.step("build", lambda: build_index(store, settings.indexer, encoder, progress, was))
+        index = log.step(
+            "build", lambda: build_index(store, settings.indexer, encoder, progress, was, amendment(settings))
+        )
         snapshot = log.step("open index", lambda: IndexSnapshot(store, index, settings.indexer))
         model = log.step("carry", lambda: carry(store, live.model, snapshot, settings.indexer))
         release = bring_live(log, releases, lambda: releases.create(index, model, note, settings.indexer, live))
@@ -75,20 +77,28 @@ def _live_index(store: Store, live: Release, settings: Settings) -> IndexSnapsho
 
 
 def _difference(store: Store, was: IndexSnapshot, settings: Settings) -> Difference:
-    """What differs from the live index. So does a product of which the file knows better by now than the journal."""
+    """What differs from the live index, upserts too. So does what the file knows better by now than the journal."""
     file_time = modified(settings.indexer.catalogue)
     catalogue = read_catalogue(settings.indexer.catalogue, settings.indexer.columns)
     check_rejects(store, catalogue, settings.indexer)
+    catalogue = amendment(settings)(catalogue, file_time)
     found = difference(cast(pl.DataFrame, pl.from_arrow(was.products)), catalogue.products)
     return found if any(found) else found._replace(changed=_overtaken(store, was, file_time))
 
 
 def _overtaken(store: Store, was: IndexSnapshot, file_time: float | None) -> int:
-    """How many products have a live change that holds on the live index, and is older than the catalogue file."""
+    """How many products have a live change or upsert that holds on the live index, and is older than the file."""
     if file_time is None or not (store.root / FILE).exists():
         return 0
     journal, since = Journal(store.root / FILE), catalogue_moment(was.manifest)
-    changes = [change for change in journal.changes(since) if change.product_id in was.row_of]
+    changes, upserts = journal.changes(since), journal.upserts(since)
     journal.close()
-    moments = [(change.price_time, change.stock_time, change.deleted_time) for change in changes]
-    return sum(any(since < moment <= file_time * 1e6 for moment in each) for each in moments)
+    moments = [
+        (change.product_id, moment)
+        for change in changes
+        if change.product_id in was.row_of
+        for moment in (change.price_time, change.stock_time, change.deleted_time)
+    ]
+    # A product that the live index does not hold is found by its upsert alone.
+    moments += [(upsert.product_id, upsert.time) for upsert in upserts]
+    return len({product for product, moment in moments if since < moment <= file_time * 1e6})

@@ -38,6 +38,12 @@ class SearchService(search_service_pb2_grpc.SearchServiceServicer):  # type: ign
         """Check, find, reply."""
         state = self._desk.live.state
         ask = _similar_ask(request, state)._replace(deadline=checks.deadline(context))
+        if ask.product not in state.row_of:
+            # Another worker may have taken it in.
+            await asyncio.to_thread(self._desk.live.refresh)
+            state = self._desk.live.state
+            if ask.product not in state.row_of:
+                raise NotFoundError("product", ask.product)
         answer = await self._desk.answer(pipeline.similar, state, ask)
         return replies.ranked(request, ask.offset, answer, search_service_pb2.SimilarResponse)
 
@@ -102,6 +108,4 @@ def _similar_ask(request: search_service_pb2.SimilarRequest, state: State) -> As
         size=faults.run(checks.page_size, request.page_size, default=0),
     )
     faults.done()
-    if ask.product not in state.snapshot.row_of:
-        raise NotFoundError("product", ask.product)
     return ask

@@ -1,8 +1,8 @@
 """What answers: one release, opened, behind one reference. A new release makes a new state."""
 
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence, Set
+from dataclasses import dataclass, field
 
 import polars as pl
 
@@ -13,10 +13,12 @@ from indexer.store import Store
 from ranker.behaviour import Behaviour
 from ranker.log import engagements, folding
 from ranker.model import Model, load_model
+from ranker.upserts import Upsert
 from server.assortment import Assortment
 from server.config import Settings
 from server.encoder import check_fit
 from server.filters import column_types
+from server.newcomers import with_upserts
 from server.query_vectors import QueryVectors
 from server.release import Release
 from server.suggestions import Suggestions
@@ -26,10 +28,15 @@ from server.suggestions import Suggestions
 class State:
     """A release ready to answer. Two parts change: live events are folded into the `behaviour`, and the `assortment`
     follows live changes to the catalogue.
+
+    Products that came after the release have rows behind those of its `snapshot` (see `newcomers`): a state with more
+    of them is another one, of which this one's rows are the first. `upserts` are these products, in the order of their
+    rows, `pending` those of which something waits for the next release, and `released` is the state without any.
     """
 
     release: Release
     snapshot: IndexSnapshot
+    row_of: Mapping[str, int]
     model: Model
     encoder: Encoder
     behaviour: Behaviour
@@ -42,6 +49,14 @@ class State:
     network_budget: float  # seconds
     clock_offset: float  # seconds
     loaded: float
+    upserts: Mapping[str, Upsert] = field(default_factory=dict)
+    pending: Set[str] = frozenset()
+    released: "State | None" = None
+
+    @property
+    def first(self) -> "State":
+        """The state of the release alone; the same for all that were made of one."""
+        return self.released or self
 
     def now(self) -> float:
         """The models' time, in Unix seconds."""
@@ -49,13 +64,21 @@ class State:
 
     def fold(self, events: pl.DataFrame) -> None:
         """Fold canonical events into the behaviour, as training does."""
-        self.behaviour.apply_all(folding(engagements(events, self.snapshot.row_of, self.positive_rating)))
+        self.behaviour.apply_all(folding(engagements(events, self.row_of, self.positive_rating)))
 
 
 def load_state(
-    store: Store, release: Release, settings: Settings, encoder: Encoder, events: pl.DataFrame | None
+    store: Store,
+    release: Release,
+    settings: Settings,
+    encoder: Encoder,
+    events: pl.DataFrame | None,
+    upserts: Sequence[Upsert] = (),
 ) -> State:
-    """Open a release and replay the whole log into it. Raises `SnapshotError` where its parts do not fit together."""
+    """Open a release, add what came after it and replay the whole log into it.
+
+    Raises `SnapshotError` where its parts do not fit together.
+    """
     snapshot = IndexSnapshot(store, release.index, settings.indexer)
     check_fit(encoder, snapshot.manifest)
     model = load_model(store, release.model, snapshot, settings.indexer)
@@ -64,6 +87,7 @@ def load_state(
     state = State(
         release=release,
         snapshot=snapshot,
+        row_of=snapshot.row_of,
         model=model,
         encoder=encoder,
         behaviour=Behaviour(len(snapshot)),
@@ -77,6 +101,7 @@ def load_state(
         clock_offset=_offset(settings.server.clock, events),
         loaded=time.time(),
     )
+    state = with_upserts(state, upserts, settings.indexer)
     if events is not None:
         state.fold(events)
     return state

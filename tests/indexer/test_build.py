@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
 import pytest
 
 from indexer import build, embeddings, tuning
@@ -17,6 +18,7 @@ from indexer.dense import DenseIndex
 from indexer.errors import InputError, SnapshotError
 from indexer.kinds import GRAPH
 from indexer.pieces import pieces
+from indexer.readers import Catalogue
 from indexer.snapshot import VECTORS, IndexSnapshot, open_latest
 from indexer.store import Store
 from indexer.text import token_hashes
@@ -71,6 +73,32 @@ def test_the_index_says_of_when_its_catalogue_is(
     monkeypatch.setattr(build, "read_catalogue", replaced)
     build_index(store, config, encoder, ignore)
     assert open_latest(store, config).manifest["catalogue"] == {"modified": 1.6e9}
+
+
+def test_a_catalogue_is_amended_before_it_is_built(store: Store, encoder: Any, catalogue: WriteCatalogue) -> None:
+    config = IndexerConfig(catalogue=catalogue([*TITLES, ""]))
+    os.utime(config.catalogue, (1.7e9, 1.6e9))
+    asked: list[Any] = []
+
+    def amend(read: Catalogue, moment: float | None) -> Catalogue:
+        asked.append((read.products["title"].to_list(), len(read.rejects), moment))
+        new = read.products[:1].with_columns(product_id=pl.lit("new"), title=pl.lit("zirconium teapot"))
+        return read._replace(products=pl.concat([read.products[1:], new]))
+
+    build_index(store, config, encoder, ignore, amend=amend)
+    assert asked == [(TITLES, 1, 1.6e9)]
+    index = open_latest(store, config)
+    assert sorted(index.ids) == sorted([*(f"p{i}" for i in range(1, 100)), "new"])
+    assert index.manifest["counts"] == {"products": 100, "rejected": 1, "embedded": 100}
+    row = index.row_of["new"]
+    np.testing.assert_array_equal(index.vectors[[row]], encoder.encode(["zirconium teapot"]))
+    assert index.lexical.search("zirconium", 5).rows.tolist() == [row]
+
+
+def test_a_catalogue_that_cannot_be_used_is_not_amended(store: Store, encoder: Any, catalogue: WriteCatalogue) -> None:
+    config = IndexerConfig(catalogue=catalogue(["", ""]), max_reject_share=1)
+    with pytest.raises(InputError, match="holds no usable row of 2"):
+        build_index(store, config, encoder, ignore, amend=lambda *_: pytest.fail("amended"))
 
 
 def test_one_product_is_enough(store: Store, encoder: Any, catalogue: WriteCatalogue) -> None:

@@ -161,3 +161,48 @@ def test_a_dropped_index_is_freed_at_once() -> None:
         assert alive() is None
     finally:
         gc.enable()
+
+
+def test_texts_that_came_later_are_found_beside_the_others() -> None:
+    texts = made(300)
+    index, later = LexicalIndex.build(texts), ["red lamp", "quixotic chair", "blue mug mug"]
+    longer = index.with_added(later)
+    assert (len(index), len(longer)) == (300, 303)
+    assert longer.search("quixotic", 5).rows.tolist() == [301]
+    assert set(longer.search("chair", 303).rows.tolist()) == {*index.search("chair", 303).rows.tolist(), 301}
+    every = np.arange(303)
+    for query in ("red lamp", "blue mug", "quixotic red chair", "nothing of it"):
+        scores = longer.scores(query, every)
+        # What was there keeps its scores.
+        np.testing.assert_array_equal(scores[:300], index.scores(query, every[:300]))
+        found = longer.search(query, 303)
+        np.testing.assert_allclose(found.scores, scores[found.rows], rtol=1e-6)
+        assert set(found.rows.tolist()) == set(np.flatnonzero(scores).tolist())
+        kept = every % 2 == 1
+        assert longer.search(query, 3, kept).rows.tolist() == [row for row in found.rows.tolist() if kept[row]][:3]
+    assert index.search("quixotic", 5).rows.tolist() == []
+
+
+def test_the_score_of_a_later_text_is_the_formula() -> None:
+    # 7 texts with 17 distinct words in all ("mug mug" is one); "scarf" stands in 1 of them, "zeppelin" in none.
+    postings = sum(len(set(tokens(normalise(text)))) for text in TEXTS)
+    longer = LexicalIndex.build(TEXTS).with_added(["scarf scarf zeppelin"])
+    norm = 1.2 * (1 - 0.5 + 0.5 * 2 / (postings / 7))
+    known, new = (math.log(1 + (7 - count + 0.5) / (count + 0.5)) for count in (1, 1))
+    assert longer.scores("scarf", np.array([7])).tolist() == pytest.approx([known * 2 / (norm + 2)])
+    assert longer.scores("zeppelin", np.array([7])).tolist() == pytest.approx([new * 1 / (norm + 1)])
+
+
+def test_words_of_later_texts_are_not_mended_away_and_mend_others() -> None:
+    index = LexicalIndex.build(["brass lamp", "wool scarf"])
+    assert index.mended("lampe") == "lamp"
+    longer = index.with_added(["lampe ancienne"])
+    assert longer.mended("lampe") == "lampe"
+    assert longer.search("anciene", 5).rows.tolist() == [2]
+    assert index.mended("lampe") == "lamp"
+
+
+def test_later_texts_without_a_word_or_before_any_other() -> None:
+    longer = LexicalIndex.build(["red mug"]).with_added(["!", "", "red"])
+    assert longer.search("red", 9).rows.tolist() == [0, 3] or longer.search("red", 9).rows.tolist() == [3, 0]
+    assert LexicalIndex.build([""]).with_added(["mug"]).search("mug", 3).rows.tolist() == [1]

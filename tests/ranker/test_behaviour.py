@@ -253,3 +253,40 @@ def test_folding_many_is_folding_each_to_the_last_bit(seed: int) -> None:
         if name == "_folded":
             continue
         np.testing.assert_array_equal(getattr(together, name), value, err_msg=name)
+
+
+def test_rows_that_come_later_have_seen_nothing() -> None:
+    old = heard(Engagement("u", 1, PURCHASE, NOW, "boot"), Engagement("u", 2, DISLIKE, NOW))
+    grown = old.grown(7)
+    blank = Behaviour(2)
+    for name in ("counts", "first_time", "users_of", "repeats", "purchases", "returns", "likes", "dislikes"):
+        array = getattr(grown, name)
+        np.testing.assert_array_equal(array[..., :5], getattr(old, name))
+        np.testing.assert_array_equal(array[..., 5:], getattr(blank, name))
+    assert grown.history("u").rows == (1,)
+    assert grown.disliked("u").rows == (2,)
+    assert grown.after_query("boot") == {1: 4.0}
+    assert old.grown(5) is old
+
+
+def test_who_reads_the_shorter_one_meets_no_row_of_the_longer() -> None:
+    old = heard(Engagement("u", 1, CLICK, NOW, "boot"), Engagement("v", 0, CLICK, NOW))
+    assert old.most_popular(5).tolist() == [0, 1]
+    grown = old.grown(7)
+    grown.apply_all(
+        [
+            Engagement("u", 6, PURCHASE, NOW + 1, "boot"),
+            Engagement("w", 5, CLICK, NOW + 1, "hat"),
+            Engagement("w", 5, DISLIKE, NOW + 1),
+        ]
+    )
+    assert grown.most_popular(5).tolist() == [6, 5, 0, 1]
+    assert old.most_popular(5).tolist() == [0, 1]
+    assert (grown.history("u").rows, old.history("u").rows) == ((1, 6), (1,))
+    assert (grown.history("w").rows, old.history("w")) == ((5,), EMPTY)
+    assert (grown.disliked("w").rows, old.disliked("w")) == ((5,), EMPTY)
+    assert (dict(grown.after_query("boot")), old.after_query("boot")) == ({1: 1.0, 6: 4.0}, {1: 1.0})
+    assert old.after_query("hat") == {}
+    # A user who is forgotten is forgotten by both.
+    grown.forget(lambda user: user == "u")
+    assert old.history("u") == grown.history("u") == EMPTY

@@ -171,6 +171,6 @@ def test_a_kill_loses_nothing_that_was_acknowledged(path: Path) -> None:
 def test_a_journal_of_a_later_version_is_refused(journal: Journal, path: Path) -> None:
     journal.change([deleted(1)])
     with closing(sqlite3.connect(path)) as connection:
-        connection.execute("PRAGMA user_version = 4")
-    with pytest.raises(SnapshotError, match="version 4; this program reads versions up to 3"):
+        connection.execute("PRAGMA user_version = 5")
+    with pytest.raises(SnapshotError, match="version 5; this program reads versions up to 4"):
         Journal(path)

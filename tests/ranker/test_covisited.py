@@ -140,3 +140,12 @@ def test_what_is_saved_is_what_is_loaded(engaged: Engaged, tmp_path: Path) -> No
         assert isinstance(loaded.base, np.memmap)
         assert held.dtype == loaded.dtype
         np.testing.assert_array_equal(held, loaded)
+
+
+def test_rows_that_come_later_have_no_neighbours_and_are_nobodys() -> None:
+    table = Covisited(np.array([0, 2, 2, 3]), np.array([1, 2, 0]), np.array([0.5, 0.25, 1.0]))
+    longer = table.with_added(2)
+    assert longer.offsets.tolist() == [0, 2, 2, 3, 3, 3]
+    history = History((4, 0), (CLICK, CLICK), (1.0, 2.0))
+    assert longer.scores(history, np.array([1, 2, 3, 4])).tolist() == [0.5, 0.25, 0.0, 0.0]
+    assert longer.spread(History((3,), (CLICK,), (1.0,)))[0].tolist() == []

@@ -170,3 +170,10 @@ def test_what_is_saved_is_what_is_loaded(engaged: Engaged, tmp_path: Path) -> No
 def test_what_is_missing_is_told(tmp_path: Path) -> None:
     with pytest.raises(SnapshotError, match=r"ease_places\.npy is missing.*Train again"):
         load_ease(tmp_path)
+
+
+def test_rows_that_come_later_are_not_modelled() -> None:
+    weights = Ease(np.array([0, -1, 1]), np.array([[1], [0]]), np.array([[0.5], [0.25]], np.float32))
+    longer = weights.with_added(2)
+    history = History((0, 3), (CLICK, CLICK), (1.0, 2.0))
+    assert longer.scores(history, np.array([2, 3, 4, 1])).tolist() == [0.5, 0.0, 0.0, 0.0]

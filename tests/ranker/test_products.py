@@ -2,13 +2,15 @@
 
 from collections.abc import Callable
 from math import log
+from typing import Any
 
 import numpy as np
 import pytest
 
 from indexer.rendered import Inventory
+from indexer.snapshot import IndexSnapshot
 from indexer.text import token_hashes
-from ranker.products import ProductTable
+from ranker.products import ProductTable, product_table
 
 
 def test_columns_by_row(table: Callable[..., ProductTable]) -> None:
@@ -93,3 +95,36 @@ def test_a_price_where_the_catalogue_had_none(table: Callable[..., ProductTable]
 def test_numbers_of_a_title(table: Callable[..., ProductTable]) -> None:
     made = table("hat", "3/4 in. x 10 ft. pipe", "usb2.0 cable 65w", "登山靴 42码")
     assert made.numbers.tolist() == [0.0, 2.0, 2.0, 1.0]
+
+
+def test_rows_that_come_later_are_as_if_they_had_been_there(titles: Callable[..., IndexSnapshot]) -> None:
+    columns: dict[str, list[Any]] = {
+        "price": [1.0, 9.0, None, 5.0, None],
+        "in_stock": [True, None, False, True, None],
+        "brand": ["Nord", None, "Süd", "West", "Nord"],
+        "category": ["Boots", "Hats", None, "Hats", "Big Tents"],
+    }
+    words = ("red boot 3/4", "blue hat", "green hat", "new hat 7", "tent")
+    whole, first, later = (
+        titles(*words[part], **{name: values[part] for name, values in columns.items()})
+        for part in (slice(None), slice(3), slice(3, None))
+    )
+    expected, before = product_table(whole), product_table(first)
+    made = before.with_added(later.products, later.vectors, first.products)
+    assert (len(before), len(made)) == (3, 5)
+    for name in ("log_price", "in_stock", "numbers"):
+        np.testing.assert_array_equal(getattr(made, name), getattr(expected, name))
+    np.testing.assert_array_equal(np.asarray(made.vectors), whole.vectors)
+    np.testing.assert_array_equal(made.price_band[:3], before.price_band)
+    assert made.price_band[3:].tolist() == [np.searchsorted(before.band_edges, log(6), side="right"), -1]
+    for ours, theirs in zip(made.tokens, expected.tokens, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    # Equal texts have equal codes, known texts the ones that they had.
+    assert made.brand[0] == made.brand[4] != made.brand[3] > made.brand[2]
+    assert made.category[1] == made.category[3] != made.category[4]
+    for codes, lists in ((made.brand, made.brand_words), (made.category, made.category_words)):
+        assert len(lists.offsets) == codes.max() + 2
+    place = made.category[4]
+    words_of = made.category_words.hashes[made.category_words.offsets[place] : made.category_words.offsets[place + 1]]
+    assert words_of.tolist() == token_hashes("Big Tents").tolist()
+    assert (made.idf is before.idf, made.mean_tokens) == (True, before.mean_tokens)

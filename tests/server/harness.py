@@ -234,7 +234,7 @@ class Running:
         self.write, self.erase = events.WriteEvents, events.EraseUser
         catalogue = catalog_service_pb2_grpc.CatalogServiceStub(self.channel)
         self.product, self.set = catalogue.GetProduct, catalogue.SetInventory
-        self.delete = catalogue.DeleteProducts
+        self.delete, self.upsert = catalogue.DeleteProducts, catalogue.UpsertProducts
         self.status = admin_service_pb2_grpc.AdminServiceStub(self.channel).GetStatus
 
     async def _start(self) -> App:

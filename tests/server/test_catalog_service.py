@@ -9,12 +9,13 @@ import grpc
 import pytest
 from google.rpc import error_details_pb2
 from harness import Running, refusal
-from vitrine.v1 import catalog_service_pb2
+from vitrine.v1 import catalog_service_pb2, filter_pb2, product_pb2
 
 from ranker.changes import Change
 
 Request = catalog_service_pb2.GetProductRequest
 Item = catalog_service_pb2.SetInventoryRequest.Item
+Added = catalog_service_pb2.UpsertProductsRequest.Item
 INVALID = grpc.StatusCode.INVALID_ARGUMENT
 FIELDS = ("title", "category", "brand", "price", "in_stock")
 
@@ -27,6 +28,17 @@ def live(start: Callable[..., Running]) -> Running:
 
 def setting(*items: Item) -> Any:
     return catalog_service_pb2.SetInventoryRequest(items=items)
+
+
+def adding(*items: Added) -> Any:
+    return catalog_service_pb2.UpsertProductsRequest(items=items)
+
+
+def added(product: str, title: str = "zirconium teapot", at: float | None = None, **fields: Any) -> Added:
+    item = Added(product=product_pb2.Product(id=product, title=title, **fields))
+    if at is not None:
+        item.set_time.FromMicroseconds(round(at * 1e6))
+    return item
 
 
 def deleting(*products: str) -> Any:
@@ -182,3 +194,81 @@ def test_callers_at_once_are_each_told_of_their_own(live: Running) -> None:
         assert list(told.unknown_product_ids) == [f"x{i}"]
     (newest,) = [change for change in live.live.journal.changes() if change.product_id == p]
     assert newest == Change(p, 1.0, round(now * 1e6))
+
+
+def test_a_new_product_is_there_and_an_older_one_changes_nothing(live: Running) -> None:
+    now, colour = time.time() + 100, {"colour": filter_pb2.Value(string_value="Olive")}
+    item = added("new", " zirconium  teapot ", now, brand="Acme", price=12.5, in_stock=True, attributes=colour)
+    told = live.upsert(adding(item))
+    assert (told.written, told.outdated, list(told.pending_product_ids)) == (1, 0, [])
+    item.product.title = "zirconium teapot"
+    assert live.product(Request(product_id="new")) == item.product
+    told = live.upsert(adding(added("new", "iron kettle", now - 1, price=1.0), added("newer")))
+    assert (told.written, told.outdated, list(told.pending_product_ids)) == (1, 1, [])
+    assert live.product(Request(product_id="new")) == item.product
+    # The same once more is a retry, and no older.
+    assert live.upsert(adding(item)).written == 1
+    kept = {each.product_id: each for each in live.live.journal.upserts()}
+    assert set(kept) == {"new", "newer"}
+    assert (kept["new"].time, kept["new"].values["title"]) == (round(now * 1e6), "zirconium teapot")
+
+
+def test_of_a_product_that_is_held_price_and_stock_count_and_the_rest_is_pending(live: Running) -> None:
+    p, q = live.live.state.snapshot.ids[:2]
+    before, same = live.product(Request(product_id=p)), live.product(Request(product_id=q))
+    items = [added(p, "zirconium teapot", price=4_321.0, in_stock=not before.in_stock), Added(product=same)]
+    told = live.upsert(adding(*items))
+    assert (told.written, told.outdated, list(told.pending_product_ids)) == (2, 0, [p])
+    before.price, before.in_stock = 4_321.0, not before.in_stock
+    assert live.product(Request(product_id=p)) == before
+    assert live.product(Request(product_id=q)) == same
+    # Of what is older nothing waits.
+    assert list(live.upsert(adding(added(p, at=time.time() - 1_000))).pending_product_ids) == []
+
+
+def test_a_deleted_product_is_listed_again(live: Running) -> None:
+    p = live.live.state.snapshot.ids[0]
+    live.upsert(adding(added("new")))
+    live.delete(deleting(p, "new"))
+    for product in (p, "new"):
+        assert refusal(live.product, Request(product_id=product)).code is grpc.StatusCode.NOT_FOUND
+    assert live.upsert(adding(added("new"), added(p, price=3.5))).written == 2
+    assert live.product(Request(product_id="new")).title == "zirconium teapot"
+    assert live.product(Request(product_id=p)).price == 3.5
+
+
+@pytest.mark.parametrize(
+    ("items", "field", "says"),
+    [
+        ([], "items", "has 0 products; 1 to 1,000"),
+        ([added(f"p{i}") for i in range(1_001)], "items", "has 1001 products"),
+        ([added("p"), added("q", "")], "items[1].product.title", "is empty"),
+        ([added("p"), added("p")], "items[1].product.id", "is that of items[0] too"),
+        (
+            [added("p", attributes={"size": filter_pb2.Value(number_value=1.0)})],
+            "items[0].product.attributes[size]",
+            "no such column; it has colour, department, language",
+        ),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_fault_is_named_and_nothing_is_upserted(server: Running, items: list[Added], field: str, says: str) -> None:
+    refused = refusal(server.upsert, adding(*items))
+    assert (refused.code, list(refused.fields)) == (INVALID, [field])
+    assert says in refused.fields[field]
+    assert server.live.journal.upserts() == []
+
+
+def test_those_who_upsert_at_once_are_each_told_of_their_own(live: Running) -> None:
+    now = time.time() + 100
+    calls = [
+        live.upsert.future(adding(*(added(f"x{i}-{j}", at=now) for j in range(i + 1)), added("all", at=now - i)))
+        for i in range(20)
+    ]
+    for i, call in enumerate(calls):
+        told = call.result(20)
+        assert told.written + told.outdated == i + 2
+        assert list(told.pending_product_ids) == []
+    kept = {each.product_id: each.time for each in live.live.journal.upserts()}
+    assert len(kept) == sum(range(21)) + 1
+    assert kept["all"] == round(now * 1e6)

@@ -44,7 +44,7 @@ def test_the_commands_are_the_documented_ones() -> None:
     grouped = {
         "index": {"build", "verify", "list"},
         "release": {"create", "list", "promote", "rollback"},
-        "product": {"set", "delete", "show"},
+        "product": {"set", "delete", "show", "upsert"},
         "user": {"export", "erase"},
         "config": {"show"},
     }

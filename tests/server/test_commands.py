@@ -1,7 +1,9 @@
 """The commands that make things, in one process and with an encoder without a model."""
 
 import json
+import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import polars as pl
@@ -13,7 +15,10 @@ from indexer import tuned
 from indexer.config import IndexerConfig
 from indexer.encoder import fingerprint, resolve
 from indexer.errors import ConfigError, InputError, LockedError, SnapshotError
+from indexer.snapshot import open_latest
 from indexer.store import Store
+from ranker.journal import FILE, Journal
+from ranker.upserts import Upsert
 from server import commands
 from server import rebuild as job
 from server.cli import app
@@ -105,6 +110,13 @@ def test_an_index_is_built_listed_and_verified(run: Run, trained: Trained, tmp_p
     assert isinstance(broken.exception, SnapshotError)
     assert "vectors.npy has changed" in str(broken.exception)
     assert run("index", "verify").exit_code == 0
+
+
+def test_an_index_takes_upserts_up(run: Run, trained: Trained, tmp_path: Path) -> None:
+    with closing(Journal(tmp_path / "store" / FILE)) as journal:
+        journal.upsert([Upsert("new", round((time.time() + 100) * 1e6), {"title": "zirconium teapot"})])
+    assert run("index", "build").exit_code == 0
+    assert "new" in open_latest(Store(tmp_path / "store"), trained.settings.indexer).row_of
 
 
 def test_train_evaluate_and_release(run: Run) -> None:

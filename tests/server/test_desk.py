@@ -11,18 +11,22 @@ from server.desk import Desk
 from server.pipeline import Ask
 
 
-def state(name: str) -> Any:
-    return SimpleNamespace(name=name)
+def state(name: str, first: Any = None) -> Any:
+    made = SimpleNamespace(name=name)
+    made.first = first or made
+    return made
 
 
 class Live:
     """Stands for the live side."""
 
-    def __init__(self) -> None:
+    def __init__(self, now: Any = None, then: Any = None) -> None:
+        self.state, self._then = now or state("live"), then
         self.refreshed = 0
 
     def refresh(self) -> None:
         self.refreshed += 1
+        self.state = self._then or self.state
 
 
 def work(kind: str, calls: list[Any]) -> Any:
@@ -43,6 +47,16 @@ async def test_each_is_answered_by_its_own_function_and_state() -> None:
     assert answers == ["search old a", "recommend old b", "search new c", "search old d", "recommend old e"]
     assert sorted(query for _, _, queries in calls for query in queries) == ["a", "b", "c", "d", "e"]
     assert desk.waiting == 0
+    await desk.close()
+
+
+async def test_what_came_after_the_release_is_in_answers_to_requests_checked_before() -> None:
+    calls: list[Any] = []
+    checked, other = state("checked"), state("another release")
+    live = Live(checked, state("with more products", first=checked))
+    desk = Desk(cast(Any, live), max_batch=8, max_waiting=100, threads=1)
+    asked = [desk.answer(work("search", calls), each, Ask(query="q")) for each in (checked, other)]
+    assert await asyncio.gather(*asked) == ["search with more products q", "search another release q"]
     await desk.close()
 
 

@@ -130,12 +130,12 @@ def test_a_row_that_cannot_be_written_takes_its_batch_back(path: Path, bad: list
 def test_a_journal_of_a_newer_program_is_left_as_it_is(tmp_path: Path) -> None:
     path = tmp_path / FILE
     with closing(sqlite3.connect(path)) as connection:
-        connection.execute("PRAGMA user_version = 4")
-    with pytest.raises(SnapshotError, match="version 4; this program reads versions up to 3"):
+        connection.execute("PRAGMA user_version = 5")
+    with pytest.raises(SnapshotError, match="version 5; this program reads versions up to 4"):
         Journal(path)
     with closing(sqlite3.connect(path)) as connection:
         assert connection.execute("SELECT name FROM sqlite_master").fetchall() == []
-        assert connection.execute("PRAGMA user_version").fetchone() == (4,)
+        assert connection.execute("PRAGMA user_version").fetchone() == (5,)
 
 
 def test_what_is_no_journal_is_named(tmp_path: Path) -> None:

@@ -2,12 +2,15 @@
 
 import json
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 from harness import Running
 from typer.testing import CliRunner, Result
 
-from indexer.errors import ConfigError
+from indexer.errors import ConfigError, InputError
+from server import product_file, products
 from server.cli import app
 from server.client import ServerError
 
@@ -64,3 +67,68 @@ def test_something_must_be_set(live: Running) -> None:
     with pytest.raises(ServerError, match=r"items\[0\]\.price: is not a finite number"):
         run(live, "set", "p", "--price", "inf")
     assert live.live.journal.changes() == []
+
+
+def catalogue(folder: Path, *rows: str) -> str:
+    path = folder / "new.csv"
+    path.write_text("\n".join(("product_id,name,price,colour", *rows)), encoding="utf-8")
+    return str(path)
+
+
+def test_a_file_of_products_is_upserted(live: Running, tmp_path: Path) -> None:
+    product = live.live.state.snapshot.ids[0]
+    path = catalogue(tmp_path, "[new],zirconium teapot,9.50,42", f"{product},iron kettle,1,")
+    told = run(live, "upsert", path, "--column", "title=name").output
+    assert told.startswith(
+        "Products written: 2; outdated: 0; pending: 1.\nWhat is pending comes with `vitrine refresh`"
+    )
+    shown = json.loads(run(live, "show", "[new]", "--json").output)
+    assert (shown["title"], shown["price"], shown["attributes"]) == (
+        "zirconium teapot",
+        9.5,
+        {"colour": {"stringValue": "42"}},
+    )
+    path = catalogue(tmp_path, "[new],zirconium teapot,8,")
+    told = run(live, "upsert", path, "--column", "title=name").output
+    assert told == "Products written: 1; outdated: 0; pending: 0.\n"
+
+
+def test_a_row_that_cannot_be_used_keeps_all_others_back(live: Running, tmp_path: Path) -> None:
+    path = catalogue(tmp_path, "new,zirconium teapot,9.50,", "newer,,,")
+    with pytest.raises(InputError, match=r"1 of 2 rows of .* nothing was sent.*\n  line 3 \(newer\): empty") as caught:
+        run(live, "upsert", path, "--column", "title=name")
+    assert caught.value.exit_code == 3
+    assert live.live.journal.upserts() == []
+    with pytest.raises(ConfigError, match="--column name=title"):
+        run(live, "upsert", path, "--column", "name=title")
+    assert run(live, "upsert", str(tmp_path / "missing.csv")).exit_code == 2
+
+
+def test_a_file_that_the_server_refuses_says_how_far_it_got(
+    live: Running, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(product_file, "_MOST", 2)
+    path = catalogue(tmp_path, *(f"n{i},zirconium teapot,1," for i in range(5)))
+    real = products.call
+
+    def refused(server: Any, stub: Any, method: str, request: Any) -> Any:
+        if method == "UpsertProducts" and request.items[0].product.id == "n4":
+            request.items[0].product.title = ""
+        return real(server, stub, method, request)
+
+    monkeypatch.setattr(products, "call", refused)
+    with pytest.raises(
+        ServerError, match=r"title: is empty.*\nThe first 4 products of .*new\.csv are written"
+    ) as caught:
+        run(live, "upsert", path, "--column", "title=name")
+    assert caught.value.exit_code == 7
+    assert len(live.live.journal.upserts()) == 4
+
+
+def test_a_column_that_the_release_does_not_have_is_refused(live: Running, tmp_path: Path) -> None:
+    path = tmp_path / "new.jsonl"
+    path.write_text('{"product_id": "new", "title": "zirconium teapot", "size": 42}\n', encoding="utf-8")
+    with pytest.raises(ServerError) as caught:
+        run(live, "upsert", str(path))
+    assert "items[0].product.attributes[size]: the live release has no such column" in str(caught.value)
+    assert "are written" not in str(caught.value)

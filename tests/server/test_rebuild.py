@@ -69,7 +69,7 @@ def test_the_job_brings_a_new_release_live_and_logs_each_step(mine: Trained, run
 def test_a_failure_at_any_step_leaves_the_live_release(
     mine: Trained, run: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, step: str, error: BaseException
 ) -> None:
-    def fails(*_: Any) -> Any:
+    def fails(*_: Any, **__: Any) -> Any:
         raise error
 
     monkeypatch.setattr(*STEPS[step], fails)

@@ -2,11 +2,10 @@
 
 import io
 import json
-import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 import numpy as np
 import polars as pl
@@ -23,20 +22,19 @@ from harness import (
     make_trained,
     wait_until,
 )
+from shops import Shop, snapshot, touch, with_catalogue
 from vitrine.v1 import catalog_service_pb2, event_pb2, event_service_pb2
 
 from indexer import tuned
-from indexer.difference import Difference
 from indexer.errors import InputError, LockedError, SnapshotError
 from indexer.sample.shop import make_shop
-from indexer.snapshot import IndexSnapshot
 from indexer.store import Store
 from ranker.changes import Change
 from ranker.journal import Journal
 from server import refresh as job
 from server.assortment import Assortment
 from server.rebuild import JobLog
-from server.release import GateError, Release, Releases
+from server.release import GateError, Releases
 
 STEPS = {
     "open live index": (job, "IndexSnapshot"),
@@ -49,41 +47,6 @@ STEPS = {
 }
 
 
-class Shop(NamedTuple):
-    """A live release with a catalogue of its own, which may change."""
-
-    made: Trained
-
-    @property
-    def products(self) -> pl.DataFrame:
-        return pl.read_parquet(self.made.settings.indexer.catalogue)
-
-    def stock(self, products: pl.DataFrame) -> None:
-        products.write_parquet(self.made.settings.indexer.catalogue)
-
-    def change(self) -> tuple[str, str, str]:
-        """One product dropped, one twice as dear, one new; their ids."""
-        products = self.products
-        gone, dear = products["product_id"][0], products["product_id"][1]
-        price = pl.when(pl.col("product_id") == dear).then(4_321.0).otherwise(pl.col("price"))
-        new = products[:1].with_columns(product_id=pl.lit("new"), title=pl.lit("zirconium teapot"))
-        self.stock(pl.concat([products[1:].with_columns(price=price), new]))
-        return gone, dear, "new"
-
-    def refresh(self, stream: io.StringIO | None = None, keep: int | None = None) -> tuple[Release, Difference]:
-        return job.refresh(self.made.settings, JobLog(stream or io.StringIO()), lambda *_: None, "again", keep)
-
-    @property
-    def live(self) -> Release:
-        return Releases(self.made.store).live()
-
-
-def with_catalogue(made: Trained, folder: Path) -> Shop:
-    own = shutil.copyfile(made.settings.indexer.catalogue, folder / "products.parquet")
-    indexer = made.settings.indexer.model_copy(update={"catalogue": own})
-    return Shop(made._replace(settings=made.settings.model_copy(update={"indexer": indexer})))
-
-
 @pytest.fixture
 def shop(trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Shop:
     monkeypatch.setattr(tuned, "load_encoder", lambda *_: trained.encoder)
@@ -92,10 +55,6 @@ def shop(trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> S
 
 def lines(stream: io.StringIO) -> list[dict[str, Any]]:
     return [json.loads(line) for line in stream.getvalue().splitlines()]
-
-
-def snapshot(shop: Shop, release: Release) -> IndexSnapshot:
-    return IndexSnapshot(shop.made.store, release.index, shop.made.settings.indexer)
 
 
 def test_the_present_catalogue_goes_live_and_each_step_is_logged(shop: Shop) -> None:
@@ -329,10 +288,6 @@ def test_what_a_refused_refresh_left_over_is_removed_by_the_next(shop: Shop, mon
     live, _ = shop.refresh(keep=2)
     assert store.ids("models") == [shop.made.release.model, live.model]
     assert store.ids("indexes") == [shop.made.release.index, live.index]
-
-
-def touch(shop: Shop, moment: float) -> None:
-    os.utime(shop.made.settings.indexer.catalogue, (moment, moment))
 
 
 @pytest.mark.parametrize(

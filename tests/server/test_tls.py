@@ -12,7 +12,7 @@ from google.protobuf import descriptor_pool
 from harness import RecommendRequest, Running
 from pydantic import ValidationError
 from typer.testing import CliRunner, Result
-from vitrine.v1 import catalog_service_pb2, event_pb2, event_service_pb2, recommend_service_pb2_grpc
+from vitrine.v1 import catalog_service_pb2, event_pb2, event_service_pb2, product_pb2, recommend_service_pb2_grpc
 
 from indexer.errors import ConfigError
 from server.cli import app
@@ -147,6 +147,9 @@ WRITES: dict[str, Any] = {
         items=[catalog_service_pb2.SetInventoryRequest.Item(product_id="p", price=1.0)]
     ),
     "CatalogService/DeleteProducts": catalog_service_pb2.DeleteProductsRequest(product_ids=["p"]),
+    "CatalogService/UpsertProducts": catalog_service_pb2.UpsertProductsRequest(
+        items=[catalog_service_pb2.UpsertProductsRequest.Item(product=product_pb2.Product(id="p", title="boot"))]
+    ),
 }
 
 
@@ -166,7 +169,7 @@ def test_only_the_writers_write(start: Start, ours: Files, backend: Files) -> No
             called(reads, ours, backend, method, request)
         assert caught.value.code() == grpc.StatusCode.PERMISSION_DENIED  # type: ignore[attr-defined]
         assert "this one's certificate bears backend@shop.example" in caught.value.details()  # type: ignore[attr-defined]
-    assert reads.live.journal.position() == (0, 0, 0)
+    assert reads.live.journal.position() == (0, 0, 0, 0)
 
 
 @pytest.mark.parametrize("writers", [(), ("prices@shop.example", "backend@shop.example")])

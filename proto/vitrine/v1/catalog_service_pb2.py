@@ -26,7 +26,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from vitrine.v1 import product_pb2 as vitrine_dot_v1_dot_product__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n vitrine/v1/catalog_service.proto\x12\nvitrine.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18vitrine/v1/product.proto\"\'\n\x11GetProductRequest\x12\x12\n\nproduct_id\x18\x01 \x01(\t\"\xd7\x01\n\x13SetInventoryRequest\x12\x33\n\x05items\x18\x01 \x03(\x0b\x32$.vitrine.v1.SetInventoryRequest.Item\x1a\x8a\x01\n\x04Item\x12\x12\n\nproduct_id\x18\x01 \x01(\t\x12\x12\n\x05price\x18\x02 \x01(\x01H\x00\x88\x01\x01\x12\x15\n\x08in_stock\x18\x03 \x01(\x08H\x01\x88\x01\x01\x12,\n\x08set_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x08\n\x06_priceB\x0b\n\t_in_stock\"V\n\x14SetInventoryResponse\x12\x0f\n\x07written\x18\x01 \x01(\x05\x12\x10\n\x08outdated\x18\x02 \x01(\x05\x12\x1b\n\x13unknown_product_ids\x18\x03 \x03(\t\",\n\x15\x44\x65leteProductsRequest\x12\x13\n\x0bproduct_ids\x18\x01 \x03(\t\"_\n\x16\x44\x65leteProductsResponse\x12\x0f\n\x07\x64\x65leted\x18\x01 \x01(\x05\x12\x17\n\x0f\x61lready_deleted\x18\x02 \x01(\x05\x12\x1b\n\x13unknown_product_ids\x18\x03 \x03(\t2\xfe\x01\n\x0e\x43\x61talogService\x12@\n\nGetProduct\x12\x1d.vitrine.v1.GetProductRequest\x1a\x13.vitrine.v1.Product\x12Q\n\x0cSetInventory\x12\x1f.vitrine.v1.SetInventoryRequest\x1a .vitrine.v1.SetInventoryResponse\x12W\n\x0e\x44\x65leteProducts\x12!.vitrine.v1.DeleteProductsRequest\x1a\".vitrine.v1.DeleteProductsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n vitrine/v1/catalog_service.proto\x12\nvitrine.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18vitrine/v1/product.proto\"\'\n\x11GetProductRequest\x12\x12\n\nproduct_id\x18\x01 \x01(\t\"\xd7\x01\n\x13SetInventoryRequest\x12\x33\n\x05items\x18\x01 \x03(\x0b\x32$.vitrine.v1.SetInventoryRequest.Item\x1a\x8a\x01\n\x04Item\x12\x12\n\nproduct_id\x18\x01 \x01(\t\x12\x12\n\x05price\x18\x02 \x01(\x01H\x00\x88\x01\x01\x12\x15\n\x08in_stock\x18\x03 \x01(\x08H\x01\x88\x01\x01\x12,\n\x08set_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x08\n\x06_priceB\x0b\n\t_in_stock\"V\n\x14SetInventoryResponse\x12\x0f\n\x07written\x18\x01 \x01(\x05\x12\x10\n\x08outdated\x18\x02 \x01(\x05\x12\x1b\n\x13unknown_product_ids\x18\x03 \x03(\t\",\n\x15\x44\x65leteProductsRequest\x12\x13\n\x0bproduct_ids\x18\x01 \x03(\t\"_\n\x16\x44\x65leteProductsResponse\x12\x0f\n\x07\x64\x65leted\x18\x01 \x01(\x05\x12\x17\n\x0f\x61lready_deleted\x18\x02 \x01(\x05\x12\x1b\n\x13unknown_product_ids\x18\x03 \x03(\t\"\xaa\x01\n\x15UpsertProductsRequest\x12\x35\n\x05items\x18\x01 \x03(\x0b\x32&.vitrine.v1.UpsertProductsRequest.Item\x1aZ\n\x04Item\x12$\n\x07product\x18\x01 \x01(\x0b\x32\x13.vitrine.v1.Product\x12,\n\x08set_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"X\n\x16UpsertProductsResponse\x12\x0f\n\x07written\x18\x01 \x01(\x05\x12\x10\n\x08outdated\x18\x02 \x01(\x05\x12\x1b\n\x13pending_product_ids\x18\x03 \x03(\t2\xd7\x02\n\x0e\x43\x61talogService\x12@\n\nGetProduct\x12\x1d.vitrine.v1.GetProductRequest\x1a\x13.vitrine.v1.Product\x12Q\n\x0cSetInventory\x12\x1f.vitrine.v1.SetInventoryRequest\x1a .vitrine.v1.SetInventoryResponse\x12W\n\x0e\x44\x65leteProducts\x12!.vitrine.v1.DeleteProductsRequest\x1a\".vitrine.v1.DeleteProductsResponse\x12W\n\x0eUpsertProducts\x12!.vitrine.v1.UpsertProductsRequest\x1a\".vitrine.v1.UpsertProductsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -45,6 +45,12 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_DELETEPRODUCTSREQUEST']._serialized_end=498
   _globals['_DELETEPRODUCTSRESPONSE']._serialized_start=500
   _globals['_DELETEPRODUCTSRESPONSE']._serialized_end=595
-  _globals['_CATALOGSERVICE']._serialized_start=598
-  _globals['_CATALOGSERVICE']._serialized_end=852
+  _globals['_UPSERTPRODUCTSREQUEST']._serialized_start=598
+  _globals['_UPSERTPRODUCTSREQUEST']._serialized_end=768
+  _globals['_UPSERTPRODUCTSREQUEST_ITEM']._serialized_start=678
+  _globals['_UPSERTPRODUCTSREQUEST_ITEM']._serialized_end=768
+  _globals['_UPSERTPRODUCTSRESPONSE']._serialized_start=770
+  _globals['_UPSERTPRODUCTSRESPONSE']._serialized_end=858
+  _globals['_CATALOGSERVICE']._serialized_start=861
+  _globals['_CATALOGSERVICE']._serialized_end=1204
 # @@protoc_insertion_point(module_scope)

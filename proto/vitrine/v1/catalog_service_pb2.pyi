@@ -58,3 +58,26 @@ class DeleteProductsResponse(_message.Message):
     already_deleted: int
     unknown_product_ids: _containers.RepeatedScalarFieldContainer[str]
     def __init__(self, deleted: _Optional[int] = ..., already_deleted: _Optional[int] = ..., unknown_product_ids: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class UpsertProductsRequest(_message.Message):
+    __slots__ = ("items",)
+    class Item(_message.Message):
+        __slots__ = ("product", "set_time")
+        PRODUCT_FIELD_NUMBER: _ClassVar[int]
+        SET_TIME_FIELD_NUMBER: _ClassVar[int]
+        product: _product_pb2.Product
+        set_time: _timestamp_pb2.Timestamp
+        def __init__(self, product: _Optional[_Union[_product_pb2.Product, _Mapping]] = ..., set_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+    ITEMS_FIELD_NUMBER: _ClassVar[int]
+    items: _containers.RepeatedCompositeFieldContainer[UpsertProductsRequest.Item]
+    def __init__(self, items: _Optional[_Iterable[_Union[UpsertProductsRequest.Item, _Mapping]]] = ...) -> None: ...
+
+class UpsertProductsResponse(_message.Message):
+    __slots__ = ("written", "outdated", "pending_product_ids")
+    WRITTEN_FIELD_NUMBER: _ClassVar[int]
+    OUTDATED_FIELD_NUMBER: _ClassVar[int]
+    PENDING_PRODUCT_IDS_FIELD_NUMBER: _ClassVar[int]
+    written: int
+    outdated: int
+    pending_product_ids: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, written: _Optional[int] = ..., outdated: _Optional[int] = ..., pending_product_ids: _Optional[_Iterable[str]] = ...) -> None: ...

@@ -51,6 +51,11 @@ class CatalogServiceStub(object):
                 request_serializer=vitrine_dot_v1_dot_catalog__service__pb2.DeleteProductsRequest.SerializeToString,
                 response_deserializer=vitrine_dot_v1_dot_catalog__service__pb2.DeleteProductsResponse.FromString,
                 _registered_method=True)
+        self.UpsertProducts = channel.unary_unary(
+                '/vitrine.v1.CatalogService/UpsertProducts',
+                request_serializer=vitrine_dot_v1_dot_catalog__service__pb2.UpsertProductsRequest.SerializeToString,
+                response_deserializer=vitrine_dot_v1_dot_catalog__service__pb2.UpsertProductsResponse.FromString,
+                _registered_method=True)
 
 
 class CatalogServiceServicer(object):
@@ -58,8 +63,8 @@ class CatalogServiceServicer(object):
     """
 
     def GetProduct(self, request, context):
-        """The product as it is now, with its live price and stock. NOT_FOUND where the live release does not hold it, or it
-        was deleted.
+        """The product as it is now, with its live price and stock. NOT_FOUND where neither the live release nor an upsert
+        holds it, or it was deleted.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -74,7 +79,22 @@ class CatalogServiceServicer(object):
 
     def DeleteProducts(self, request, context):
         """Delist products: they are on disk as deleted, and in no further answer, before this returns. Histories keep them,
-        and Similar still tells what is like one. A newer catalogue file that holds a product lists it again.
+        and Similar still tells what is like one. A newer catalogue file that holds a product lists it again, and so does a
+        later upsert.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpsertProducts(self, request, context):
+        """Add products, or replace what is known of them. All items or none: they are on disk before this returns.
+
+        A product that the live release does not hold is found by the next Search, Recommend and Similar, as one that
+        nobody has engaged with yet. Of a product that it holds, price and stock count in the next answer, and all else
+        with the next release: `vitrine refresh` and `vitrine rebuild` take up every upsert that is later than the catalogue
+        file. From that release on, a column that is not given has no value; price and stock that were set since stay. A
+        product that was deleted before is listed again. A newer catalogue file overrules what was upserted before it, and
+        drops what it does not hold.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -97,6 +117,11 @@ def add_CatalogServiceServicer_to_server(servicer, server):
                     servicer.DeleteProducts,
                     request_deserializer=vitrine_dot_v1_dot_catalog__service__pb2.DeleteProductsRequest.FromString,
                     response_serializer=vitrine_dot_v1_dot_catalog__service__pb2.DeleteProductsResponse.SerializeToString,
+            ),
+            'UpsertProducts': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpsertProducts,
+                    request_deserializer=vitrine_dot_v1_dot_catalog__service__pb2.UpsertProductsRequest.FromString,
+                    response_serializer=vitrine_dot_v1_dot_catalog__service__pb2.UpsertProductsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -181,6 +206,33 @@ class CatalogService(object):
             '/vitrine.v1.CatalogService/DeleteProducts',
             vitrine_dot_v1_dot_catalog__service__pb2.DeleteProductsRequest.SerializeToString,
             vitrine_dot_v1_dot_catalog__service__pb2.DeleteProductsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpsertProducts(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/vitrine.v1.CatalogService/UpsertProducts',
+            vitrine_dot_v1_dot_catalog__service__pb2.UpsertProductsRequest.SerializeToString,
+            vitrine_dot_v1_dot_catalog__service__pb2.UpsertProductsResponse.FromString,
             options,
             channel_credentials,
             insecure,
