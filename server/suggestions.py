@@ -10,6 +10,8 @@ from typing import Generic, NamedTuple, TypeVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
+from rapidfuzz.distance import OSA
+from rapidfuzz.process import extract
 
 from indexer.text import HAN, query_key
 from ranker.behaviour import Behaviour
@@ -22,6 +24,8 @@ _BEGINNINGS = re.compile(rf"\A.|(?<!\w)\w|[{HAN}]")
 _LAST = "\U0010ffff"
 # To find the first of so many takes milliseconds: what they were is kept for so many seconds.
 _BROAD, _KEPT = 2_000, 60.0
+# Of so many letters typed one may be wrong.
+_A_WRONG = 4
 # From so many new texts on, sorting all of them is faster than finding a place for each.
 _MANY = 500
 
@@ -59,9 +63,26 @@ class _Beginnings(Generic[K]):
             self._sorted = sorted([*self._sorted, *new])
 
     def of(self, prefix: str) -> set[K]:
+        return {key for _, key in self._from(prefix)}
+
+    def near(self, prefix: str) -> set[K]:
+        """Those that begin with what `prefix` was meant to be: the fewest letters wrong, swapped, missing or too many.
+
+        Its first letter is taken to be right, and one letter in _A_WRONG may be wrong.
+        """
+        most = len(prefix) // _A_WRONG
+        if not most:
+            return set()
+        lengths = range(len(prefix) - most, len(prefix) + most + 1)
+        beginnings = {text[:length] for text, _ in self._from(prefix[0]) for length in lengths}
+        found = extract(prefix, beginnings, scorer=OSA.distance, score_cutoff=most, limit=None)
+        least = min((distance for _, distance, _ in found), default=0)
+        return {key for meant, distance, _ in found if distance == least for key in self.of(meant)}
+
+    def _from(self, prefix: str) -> list[tuple[str, K]]:
         first = bisect_left(self._sorted, (prefix,))
         last = bisect_left(self._sorted, (prefix + _LAST,))
-        return {key for _, key in self._sorted[first:last]}
+        return self._sorted[first:last]
 
 
 class Suggestions:
@@ -82,7 +103,10 @@ class Suggestions:
         self._values.add((query_key(value.value), value) for column in columns for value in _values(products, column))
 
     def find(self, typed: str, most: int, behaviour: Behaviour) -> Suggested:
-        """At most so many of each kind for what was typed so far; for nothing the first of all."""
+        """At most so many of each kind for what was typed so far; for nothing the first of all.
+
+        Where nothing begins so, what begins nearly so.
+        """
         prefix = query_key(typed)
         if prefix and typed[-1].isspace():
             # The last word is whole: "red " is not the beginning of "reddish".
@@ -94,6 +118,8 @@ class Suggestions:
                 return kept
             self._take(behaviour.shared)
             queries, values = self._queries.of(prefix), self._values.of(prefix)
+            if not queries and not values:
+                queries, values = self._queries.near(prefix), self._values.near(prefix)
             found = Suggested(
                 nsmallest(most, queries, key=lambda query: (-behaviour.shared[query], query)),
                 nsmallest(most, values, key=lambda value: (-value.products, value)),

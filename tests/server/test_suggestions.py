@@ -41,9 +41,41 @@ def test_found_by_the_beginning_of_a_word(typed: str) -> None:
     assert queries(typed, asked({"big red boots": 3, "taboo": 9})) == ["big red boots"]
 
 
-@pytest.mark.parametrize("typed", ["oots", "red bootss", "boots red", "%"])
+@pytest.mark.parametrize("typed", ["oots", "rot boats", "boots red", "%", "bzo"])
 def test_not_found_by_anything_else(typed: str) -> None:
     assert queries(typed, asked({"big red boots": 3})) == []
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        ("botos", ["red boots"]),  # swapped
+        ("bots", ["red boots"]),  # missing
+        ("red bootss", ["red boots"]),  # too many
+        ("red biots", ["red boots"]),  # wrong
+        ("leahter bo", ["leather boot"]),
+        ("laether bots", ["leather boot"]),  # two of twelve letters
+        ("laehter bots", []),
+        ("ots", []),  # so short a word is what it says
+        ("xoots", []),  # the first letter is right
+    ],
+)
+def test_what_begins_nearly_so_where_nothing_begins_so(typed: str, meant: list[str]) -> None:
+    assert queries(typed, asked({"red boots": 3, "leather boot": 3, "belt": 3})) == meant
+
+
+def test_what_is_nearest_comes_alone() -> None:
+    behaviour = asked({"silver lamp": 3, "sliver of oak": 9})
+    assert queries("silvre", behaviour) == ["silver lamp"]
+    assert queries("silv", behaviour) == ["silver lamp"]
+    assert queries("", behaviour) == ["sliver of oak", "silver lamp"]
+
+
+def test_values_are_found_by_nearly_their_beginning() -> None:
+    found = Suggestions(PRODUCTS, ["brand", "category"]).find("oakely", 10, Behaviour(6))
+    assert found == ([], [Value("brand", "oakley", 1)])
+    # Where a query begins so, values that begin nearly so are not told.
+    assert Suggestions(PRODUCTS, ["brand"]).find("oakel", 10, asked({"oakel shelf": 3})).values == []
 
 
 def test_a_space_ends_the_word() -> None:
