@@ -206,3 +206,10 @@ def test_later_texts_without_a_word_or_before_any_other() -> None:
     longer = LexicalIndex.build(["red mug"]).with_added(["!", "", "red"])
     assert longer.search("red", 9).rows.tolist() == [0, 3] or longer.search("red", 9).rows.tolist() == [3, 0]
     assert LexicalIndex.build([""]).with_added(["mug"]).search("mug", 3).rows.tolist() == [1]
+
+
+@pytest.mark.parametrize("query", ["跑鞋", "女 跑鞋", "跑鞋 red"])
+def test_a_later_chinese_text(query: str) -> None:
+    longer = LexicalIndex.build(TEXTS).with_added(["轻便女跑鞋 38", "red mug"])
+    assert longer.search(query, 3).rows[0] == len(TEXTS)
+    assert LexicalIndex.build(["red mug"]).with_added(["轻便女跑鞋"]).search("登山靴", 3).rows.tolist() == []
