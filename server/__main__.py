@@ -40,6 +40,10 @@ def _app(words: list[str]) -> typer.Typer:
         return _alone(client.COMMANDS)
     if words and words[0] == "product":
         return _alone({}, product=products.product)
+    if words and words[0] == "rules":
+        from server.rule_check import rules
+
+        return _alone({}, rules=rules)
     from server.cli import app
 
     return app

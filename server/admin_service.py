@@ -51,6 +51,8 @@ class AdminService(admin_service_pb2_grpc.AdminServiceServicer):  # type: ignore
             products_deleted=offer.deleted,
             products_added=len(state.upserts),
             products_pending=len(state.pending),
+            rules=live.rulebook.of(state.columns).in_force(time.time()),
+            rules_faults=live.rulebook.faults(state.columns),
         )
 
 

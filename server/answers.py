@@ -34,6 +34,10 @@ def show(out: Console, response: Any, title: str, seconds: float) -> None:
     out.print(f"{seconds * 1e3:.1f} ms ({stages} ms in the server); {response.info.candidates} candidates")
     if getattr(response, "fallback", 0) == recommend_service_pb2.RecommendResponse.POPULAR:
         out.print("Nothing is known of this user: these are the popular products.")
+    for rule in response.info.applied_rules:
+        out.print(", ".join([f"rule {rule.name}", *_done(rule)]))
+    if getattr(response, "redirect_uri", ""):
+        out.print(f"redirect: {response.redirect_uri}")
     for left_out in response.info.degraded:
         out.print(f"degraded: {left_out.stage}: {left_out.reason}")
 
@@ -47,6 +51,12 @@ def show_suggestions(out: Console, response: Any, title: str, seconds: float) ->
         table.add_row(value.value, value.column, f"{value.products:,}")
     out.print(table)
     out.print(f"{seconds * 1e3:.1f} ms")
+
+
+def _done(rule: hit_pb2.AppliedRule) -> list[str]:
+    """What a rule did to an answer, as far as the answer tells."""
+    pinned = [f"pinned {', '.join(rule.pinned_product_ids)}"] if rule.pinned_product_ids else []
+    return [*pinned, *([f"searched “{rule.rewritten_query}”"] if rule.rewritten_query else [])]
 
 
 def _show_explanations(out: Console, response: Any) -> None:

@@ -144,13 +144,17 @@ class App:
             await self._health.set(name, status)
 
     async def _follow(self) -> None:
-        """Swap to a release that is promoted while the server runs; one that cannot be loaded leaves the live one."""
+        """Swap to a release that is promoted while the server runs; one that cannot be loaded leaves the live one.
+
+        The file of rules is looked at on the way.
+        """
         releases = Releases(Store(self._settings.store))
         refused: set[int] = set()
         swapped = False
         while True:
             # CURRENT is one small file; looking at it works on every file system, network ones included.
             await asyncio.sleep(self._settings.server.reload_seconds)
+            await asyncio.to_thread(self._live.reread_rules)
             if swapped:
                 # Only now: requests that were in flight when it was swapped have let go of the old state.
                 await asyncio.to_thread(settle)

@@ -5,6 +5,7 @@ import typer
 from server import client, commands
 from server.doctor import doctor
 from server.products import product
+from server.rule_check import rules
 from server.serve import serve
 from server.users import user
 
@@ -27,5 +28,6 @@ for name, command in client.COMMANDS.items():
     app.command(name)(command)
 app.add_typer(product, name="product")
 app.add_typer(user, name="user")
+app.add_typer(rules, name="rules")
 app.add_typer(commands.config, name="config")
 app.command("doctor")(doctor)

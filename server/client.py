@@ -39,6 +39,7 @@ Certificate = Annotated[
 Key = Annotated[Path | None, typer.Option("--tls-key", help="PEM: its key.", envvar="VITRINE_TLS_KEY")]
 Size = Annotated[int, typer.Option("--size", "-n", help="How many products.")]
 Explain = Annotated[bool, typer.Option("--explain", help="Say what each score is made of.")]
+WithoutRules = Annotated[bool, typer.Option("--without-rules", help="As if there were no rules of a merchandiser.")]
 User = Annotated[str, typer.Option(help="Rank for this user.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the whole response as JSON.")]
 MaxPrice = Annotated[float | None, typer.Option(help="Only products up to this price.")]
@@ -96,6 +97,7 @@ def search(
     category: Category = None,
     in_stock: InStock = False,
     facet: Facets = None,
+    without_rules: WithoutRules = False,
     address: Address = DEFAULT_ADDRESS,
     ca: Ca = None,
     certificate: Certificate = None,
@@ -110,6 +112,7 @@ def search(
         filter=_filter(max_price, category, in_stock),
         explain=explain,
         facets=[facet_pb2.FacetSpec(column=column) for column in facet or []],
+        without_rules=without_rules,
     )
     server = Server(address, ca, certificate, key)
     _ask(server, search_service_pb2_grpc.SearchServiceStub, "Search", request, f"search “{query}”", as_json)
@@ -124,6 +127,7 @@ def recommend(
     category: Category = None,
     in_stock: InStock = False,
     exclude: Exclude = None,
+    without_rules: WithoutRules = False,
     address: Address = DEFAULT_ADDRESS,
     ca: Ca = None,
     certificate: Certificate = None,
@@ -138,6 +142,7 @@ def recommend(
         filter=_filter(max_price, category, in_stock),
         explain=explain,
         exclude=[_event_type(name) for name in exclude or []],
+        without_rules=without_rules,
     )
     stub = recommend_service_pb2_grpc.RecommendServiceStub
     _ask(Server(address, ca, certificate, key), stub, "Recommend", request, f"recommend to {user}", as_json)
@@ -149,6 +154,7 @@ def similar(
     max_price: MaxPrice = None,
     category: Category = None,
     in_stock: InStock = False,
+    without_rules: WithoutRules = False,
     address: Address = DEFAULT_ADDRESS,
     ca: Ca = None,
     certificate: Certificate = None,
@@ -157,7 +163,10 @@ def similar(
 ) -> None:
     """Find products like a product."""
     request = search_service_pb2.SimilarRequest(
-        product_id=product, page_size=size, filter=_filter(max_price, category, in_stock)
+        product_id=product,
+        page_size=size,
+        filter=_filter(max_price, category, in_stock),
+        without_rules=without_rules,
     )
     server = Server(address, ca, certificate, key)
     _ask(server, search_service_pb2_grpc.SearchServiceStub, "Similar", request, f"similar to {product}", as_json)

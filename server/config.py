@@ -2,6 +2,7 @@
 
 import difflib
 import tomllib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +54,10 @@ class ServerConfig(Table):
     clock: str = Field(
         "wall", pattern="^(wall|log)$", description="log: time goes on from the last event, for a historic data set."
     )
-    reload_seconds: float = Field(1.0, gt=0, description="How often CURRENT is looked at for a new release.")
+    rules: Path | None = Field(None, description="A merchandiser's rules: a TOML file. None without it.")
+    reload_seconds: float = Field(
+        1.0, gt=0, description="How often CURRENT is looked at for a new release, and the file of rules for a change."
+    )
     grace_seconds: float = Field(10.0, ge=0, description="How long requests in flight may take when the server stops.")
 
     @model_validator(mode="after")
@@ -69,7 +73,7 @@ class ServerConfig(Table):
         return self
 
 
-_SERVER_FILES = ("tls_certificate", "tls_key", "tls_client_ca")
+_SERVER_FILES = ("tls_certificate", "tls_key", "tls_client_ca", "rules")
 
 
 class Settings(Table):
@@ -107,9 +111,13 @@ def _told(error: Any, raw: dict[str, Any]) -> str:
     model: Any = Settings
     for table in tables:
         model = model.model_fields[table].annotation
-    known = list(model.model_fields)
-    near = difflib.get_close_matches(str(key), known, n=1, cutoff=0.0)
-    return f"{place}: unknown key. Did you mean {'.'.join([*map(str, tables), near[0]])}? Known: {', '.join(known)}"
+    return f"{place}: {nearest(str(key), list(model.model_fields), ''.join(f'{table}.' for table in tables))}"
+
+
+def nearest(key: str, known: Sequence[str], within: str = "") -> str:
+    """Says that a key is not among the known ones, and which of them is nearest; `within` stands before that."""
+    near = difflib.get_close_matches(key, known, n=1, cutoff=0.0)
+    return f"unknown key. Did you mean {within}{near[0]}? Known: {', '.join(known)}"
 
 
 def _anchored(settings: Settings, folder: Path) -> Settings:

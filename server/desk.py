@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from vitrine.v1.hit_pb2 import Explanation
 
@@ -42,6 +42,13 @@ class Desk:
     def waiting(self) -> int:
         """Requests in the queue now."""
         return self._batcher.waiting
+
+    def ruled(self, request: Any, state: State, kind: str, ask: Ask) -> Ask:
+        """The ask of a `request` of a kind (`rules.KINDS`), which was checked against `state`, as rules want it."""
+        if request.without_rules:
+            return ask
+        applied = self.live.rulebook.applied(state.columns, kind, ask.query)
+        return ask.ruled(applied) if applied.rules else ask
 
     async def answer(self, work: Work, state: State, ask: Ask) -> Answer:
         """The answer of `state` to `ask`; see `Batcher.submit` for what it raises."""

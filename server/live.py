@@ -15,6 +15,7 @@ from server.assortment import catalogue_moment
 from server.config import Settings
 from server.newcomers import prepared, with_upserts
 from server.release import Release
+from server.rulebook import Rulebook
 from server.state import State, load_state
 
 logger = logging.getLogger(__name__)
@@ -24,12 +25,14 @@ EncoderFor = Callable[[Mapping[str, Any]], Encoder]
 
 
 class Live:
-    """Holds the one reference to the current state. Safe to call from several threads."""
+    """Holds the one reference to the current state, and the rules beside it. Safe to call from several threads."""
 
     def __init__(self, store: Store, settings: Settings, encoder_for: EncoderFor, release: Release) -> None:
         self._store = store
         self._settings = settings
         self._encoder_for = encoder_for
+        # First: a file that cannot be used is told before the seconds that loading takes.
+        self.rulebook = Rulebook(settings.server.rules)
         # Held while what the journal holds is folded into the state, and while a state is swapped: an event is in the
         # new state either because it was replayed or because it came after, never twice and never not at all. So is a
         # change to the catalogue, which does no harm twice.
@@ -39,6 +42,7 @@ class Live:
         self._unread = False
         # How far the journal is in the state; another process may write to it too.
         self.state, self._folded = self._load(release, None)
+        self.rulebook.tell(self.state.columns)
 
     def write(self, requests: Sequence[Sequence[Sequence[Entry]]]) -> list[tuple[int, int]]:
         """Write the events of several requests in one transaction; returns (written, duplicates) of each.
@@ -101,7 +105,13 @@ class Live:
             self.state, self._folded = self._catch_up(state, replayed)
             state = self.state
         logger.info("release %d is live", release.number)
+        self.rulebook.tell(state.columns)
         return state
+
+    def reread_rules(self) -> None:
+        """Let a changed file of rules count from the next request on; a faulty one is told, and changes nothing."""
+        if self.rulebook.reread():
+            self.rulebook.tell(self.state.columns)
 
     def _fold(self) -> None:
         with self._lock:

@@ -122,6 +122,8 @@ class _Facts(Collector):
             ("vitrine_products", "Products of the live release.", len(state.snapshot)),
             ("vitrine_products_added", "Those that came since.", len(state.upserts)),
             ("vitrine_users", "Users with a history.", len(state.behaviour.users)),
+            ("vitrine_rules", "Rules in force now.", live.rulebook.of(state.columns).in_force(time.time())),
+            ("vitrine_rules_faults", "What is wrong with rules.", len(live.rulebook.faults(state.columns))),
             ("vitrine_waiting_requests", "Requests in the queue.", self._desk.waiting),
             ("vitrine_journal_sequence", "The journal's last entry.", live.journal.sequence()),
         ):

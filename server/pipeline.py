@@ -20,6 +20,8 @@ from server.diversity import Diversity, spread
 from server.facets import Facet, facets
 from server.filters import Filter, rows_matching
 from server.hits import Hits, proposals
+from server.merchandising import Drawn, boosted, in_front, with_pinned
+from server.rules import NOTHING, Applied, both
 from server.state import State
 
 
@@ -37,11 +39,19 @@ class Ask(NamedTuple):
     # Columns whose values are counted, and how many of them are told.
     counted: Sequence[tuple[str, int]] = ()
     diversity: Diversity | None = None
+    # What a merchandiser's rules do to it, of which `query` and `condition` hold their part already.
+    applied: Applied = NOTHING
     offset: int = 0
     size: int = 24
     explain: bool = False
     asked: float = 0.0  # time.monotonic
     deadline: float = float("inf")  # time.monotonic
+
+    def ruled(self, applied: Applied) -> "Ask":
+        """This request as the rules want it that hold for it."""
+        kept = [each for each in (self.condition, applied.condition) if each is not None]
+        query = applied.rewriting.rewrite if applied.rewriting else self.query
+        return self._replace(applied=applied, query=query, condition=both(kept))
 
 
 class Answer(NamedTuple):
@@ -57,6 +67,9 @@ class Answer(NamedTuple):
     facets: Sequence[Facet] = ()
     # What the hits were scored by, where the request asks why and they were scored.
     evidence: Evidence | None = None
+    # The rules that were applied, and the products that they put in front.
+    applied: Applied = NOTHING
+    pinned: Sequence[str] = ()
 
 
 class _Plan(NamedTuple):
@@ -89,10 +102,11 @@ def search(state: State, asks: Sequence[Ask]) -> list[Answer]:
         state.model.space.context(now, _history(state, ask, now), normalise(ask.query), vector, _disliked(state, ask))
         for ask, vector in zip(asks, vectors, strict=True)
     ]
-    listed = [offer.listed] * len(asks)
-    found = state.model.retrieval.recall_each(contexts, state.behaviour, _masks(offer, asks), listed)
+    masks, listed = _masks(offer, asks), [offer.listed] * len(asks)
+    found = state.model.retrieval.recall_each(contexts, state.behaviour, masks, listed)
+    drawn = _drawn(state, asks, found, masks, listed)
     watch.lap("recall")
-    return _ranked(state, offer, "query", asks, contexts, found, watch)
+    return _ranked(state, offer, "query", asks, contexts, drawn, watch)
 
 
 def recommend(state: State, asks: Sequence[Ask]) -> list[Answer]:
@@ -112,8 +126,9 @@ def recommend(state: State, asks: Sequence[Ask]) -> list[Answer]:
     ]
     listed = [_without(rows, _listed(offer)) if len(rows) else offer.listed for rows in left_out]
     found = state.model.retrieval.recall_each(contexts, state.behaviour, masks, listed)
+    drawn = _drawn(state, asks, found, masks, listed)
     watch.lap("recall")
-    return _ranked(state, offer, "user", asks, contexts, found, watch)
+    return _ranked(state, offer, "user", asks, contexts, drawn, watch)
 
 
 def similar(state: State, asks: Sequence[Ask]) -> list[Answer]:
@@ -124,17 +139,18 @@ def similar(state: State, asks: Sequence[Ask]) -> list[Answer]:
     masks = [
         _without(row, every if mask is None else mask) for row, mask in zip(rows, _masks(offer, asks), strict=True)
     ]
-    drawn, catalogue = state.model.retrieval, state.model.catalogue
+    retrieval, catalogue = state.model.retrieval, state.model.catalogue
     near, related = (
         recall.for_vectors(index, [vectors[row] for row in rows], k, masks, name)
         for name, index, vectors in (
-            ("dense", drawn.titles, catalogue.table.vectors),
-            ("related", drawn.products, catalogue.space),
+            ("dense", retrieval.titles, catalogue.table.vectors),
+            ("related", retrieval.products, catalogue.space),
         )
     )
     found = [recall.fuse(channels, k) for channels in zip(near, related, strict=True)]
+    drawn = _drawn(state, asks, found, masks, masks)
     watch.lap("recall")
-    return [_page(state, offer, ask, each, None, None, watch, []) for ask, each in zip(asks, found, strict=True)]
+    return [_page(state, offer, ask, each, None, None, watch, []) for ask, each in zip(asks, drawn, strict=True)]
 
 
 def _query_vectors(state: State, asks: Sequence[Ask]) -> list[Floats]:
@@ -179,6 +195,20 @@ def _without(rows: int | Ints, mask: Mask) -> Mask:
     return kept
 
 
+def _drawn(
+    state: State,
+    asks: Sequence[Ask],
+    found: Sequence[Candidates],
+    masks: Sequence[Mask | None],
+    listed: Sequence[Mask | None],
+) -> list[Drawn]:
+    """The candidates with what is pinned beside them; that must pass what recall's must."""
+    return [
+        with_pinned(each, ask.applied.pins, state.row_of, shown if mask is None else mask)
+        for ask, each, mask, shown in zip(asks, found, masks, listed, strict=True)
+    ]
+
+
 def _left_out(ask: Ask, context: Context) -> Ints:
     """The rows that the user did with what the request excludes; what was rated low was rated."""
     if not ask.excluded:
@@ -194,10 +224,11 @@ def _ranked(
     kind: str,
     asks: Sequence[Ask],
     contexts: Sequence[Context],
-    found: Sequence[Candidates],
+    drawn: Sequence[Drawn],
     watch: _Stopwatch,
 ) -> list[Answer]:
     """Features, scores and pages; what cannot be ranked is left in recall order."""
+    found = [each.found for each in drawn]
     plans = [_plan(state, kind, ask, c) for ask, c in zip(asks, found, strict=True)]
     catalogue = state.model.catalogue._replace(table=offer.table)
     lists = [
@@ -213,7 +244,7 @@ def _ranked(
     answers = []
     for i, (ask, context) in enumerate(zip(asks, contexts, strict=True)):
         personal = bool(context.history.rows) or (not context.query and context.user_vector is not None)
-        answers.append(_page(state, offer, ask, found[i], scores[i], lists[i], watch, plans[i].degraded, personal))
+        answers.append(_page(state, offer, ask, drawn[i], scores[i], lists[i], watch, plans[i].degraded, personal))
     watch.lap("page")
     return [
         answer._replace(timings=[("wait", watch.start - ask.asked), *watch.laps])
@@ -258,7 +289,7 @@ def _page(
     state: State,
     offer: Offer,
     ask: Ask,
-    found: Candidates,
+    drawn: Drawn,
     scores: Scores | None,
     ranked: Scorable | None,
     watch: _Stopwatch,
@@ -266,11 +297,9 @@ def _page(
     personal: bool = False,
 ) -> Answer:
     """The hits of the asked page; equal scores keep recall order, so that pages do not overlap."""
+    found = drawn.found
     fused, network, trees, prior = scores or Scores(found.scores, None, None)
-    order = np.argsort(-fused, kind="stable")
-    if ask.diversity is not None:
-        order = order[spread(ask.diversity, offer.products, found.rows[order])]
-    kept = order[ask.offset : ask.offset + ask.size]
+    kept = _order(offer, ask, drawn, fused)[ask.offset : ask.offset + ask.size]
     rows = found.rows[kept]
     places, proposed = proposals(rows, found.channels)
     hits = Hits(
@@ -291,7 +320,21 @@ def _page(
         added = None if prior is None else Prior(kept + 1, prior[kept])
         evidence = Evidence(ranked.features[kept], hits.network, usual, added)
     counted = facets(ask.counted, offer.products, found.rows)
-    return Answer(state, offer, hits, len(found.rows), timings, degraded, personal, counted, evidence)
+    shown = ask.applied, list(drawn.pinned)
+    return Answer(state, offer, hits, len(found.rows), timings, degraded, personal, counted, evidence, *shown)
+
+
+def _order(offer: Offer, ask: Ask, drawn: Drawn, scores: Doubles) -> Ints:
+    """The candidates, best first, as places in recall's order: by score, then as rules and diversity move them."""
+    rows = drawn.found.rows
+    order = np.argsort(-scores, kind="stable")
+    if ask.applied.boosts:
+        order = order[boosted(ask.applied.boosts, offer.products, rows[order])]
+    if ask.diversity is not None:
+        order = order[spread(ask.diversity, offer.products, rows[order])]
+    if drawn.pinned:
+        order = order[in_front(list(drawn.pinned.values()), rows[order])]
+    return order
 
 
 def _shown_trees(state: State, ranked: Scorable | None, trees: Doubles | None, kept: Ints) -> Doubles | None:

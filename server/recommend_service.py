@@ -12,6 +12,7 @@ from server.desk import Desk
 from server.faults import ViolationError
 from server.hits import explained
 from server.pipeline import Ask
+from server.rules import RECOMMEND
 from server.state import State
 
 # What a history remembers of a product.
@@ -32,7 +33,8 @@ class RecommendService(recommend_service_pb2_grpc.RecommendServiceServicer):  # 
     ) -> bytes:
         """Check, rank, reply."""
         state = self._desk.live.state
-        ask = _ask(request, state)._replace(deadline=checks.deadline(context))
+        ask = self._desk.ruled(request, state, RECOMMEND, _ask(request, state))
+        ask = ask._replace(deadline=checks.deadline(context))
         answer = await self._desk.answer(pipeline.recommend, state, ask)
         response = recommend_service_pb2.RecommendResponse
         return replies.ranked(

@@ -10,6 +10,7 @@ from vitrine.v1 import hit_pb2
 from server import pages
 from server.hits import asked_of, serialised
 from server.pipeline import Answer
+from server.rules import Rule
 from server.state import State
 
 
@@ -58,6 +59,15 @@ def info(answer: Answer, request_id: str) -> hit_pb2.AnswerInfo:
         timings=[hit_pb2.StageTiming(stage=stage, duration=_duration(spent)) for stage, spent in answer.timings],
         degraded=[hit_pb2.Degradation(stage=stage, reason=reason) for stage, reason in answer.degraded],
         candidates=answer.candidates,
+        applied_rules=[_applied(rule, answer) for rule in answer.applied.rules],
+    )
+
+
+def _applied(rule: Rule, answer: Answer) -> hit_pb2.AppliedRule:
+    return hit_pb2.AppliedRule(
+        name=rule.name,
+        pinned_product_ids=[product for product in answer.pinned if answer.applied.pins[product] == rule.name],
+        rewritten_query=rule.rewrite if rule is answer.applied.rewriting else "",
     )
 
 

@@ -11,6 +11,7 @@ from server.desk import Desk
 from server.faults import NotFoundError, ViolationError
 from server.hits import explained
 from server.pipeline import Ask
+from server.rules import SEARCH, SIMILAR
 from server.state import State
 from server.suggestions import Suggested
 
@@ -26,11 +27,19 @@ class SearchService(search_service_pb2_grpc.SearchServiceServicer):  # type: ign
     ) -> bytes:
         """Check, rank, reply."""
         state = self._desk.live.state
-        ask = _search_ask(request, state)._replace(deadline=checks.deadline(context))
+        ask = self._desk.ruled(request, state, SEARCH, _search_ask(request, state))
+        ask = ask._replace(deadline=checks.deadline(context))
         answer = await self._desk.answer(pipeline.search, state, ask)
         told = await self._desk.explain(answer, ask.deadline)
-        response = search_service_pb2.SearchResponse
-        return replies.ranked(request, ask.offset, answer, response, told, facets=facets.told(answer.facets))
+        return replies.ranked(
+            request,
+            ask.offset,
+            answer,
+            search_service_pb2.SearchResponse,
+            told,
+            facets=facets.told(answer.facets),
+            redirect_uri=answer.applied.redirect,
+        )
 
     async def Similar(  # noqa: N802
         self, request: search_service_pb2.SimilarRequest, context: grpc.aio.ServicerContext
@@ -44,7 +53,7 @@ class SearchService(search_service_pb2_grpc.SearchServiceServicer):  # type: ign
             state = self._desk.live.state
             if ask.product not in state.row_of:
                 raise NotFoundError("product", ask.product)
-        answer = await self._desk.answer(pipeline.similar, state, ask)
+        answer = await self._desk.answer(pipeline.similar, state, self._desk.ruled(request, state, SIMILAR, ask))
         return replies.ranked(request, ask.offset, answer, search_service_pb2.SimilarResponse)
 
     async def Suggest(  # noqa: N802

@@ -17,6 +17,11 @@ def serve(
 ) -> None:
     """Answer over gRPC until SIGTERM or SIGINT, then finish what is in flight."""
     settings = load_settings(path)
+    if settings.server.rules:
+        # Here: a worker that ends by itself ends the others with another exit code.
+        from server.rule_file import read_rules
+
+        read_rules(settings.server.rules)
     given = {"port": port, "address": address, "workers": workers}
     changes = {name: value for name, value in given.items() if value is not None}
     processes.run(settings.model_copy(update={"server": settings.server.model_copy(update=changes)}))

@@ -46,6 +46,7 @@ def test_the_commands_are_the_documented_ones() -> None:
         "release": {"create", "list", "promote", "rollback"},
         "product": {"set", "delete", "show", "upsert"},
         "user": {"export", "erase"},
+        "rules": {"check"},
         "config": {"show"},
     }
     expected = {(), *((word,) for word in (*single, *grouped))}
@@ -102,6 +103,17 @@ def test_each_kind_of_mistake_has_its_exit_code(
     monkeypatch.setenv("VITRINE_CONFIG", str(tmp_path / "vitrine.toml"))
     assert ended(monkeypatch, *words) == code
     assert says in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", [("serve",), ("serve", "--workers", "2"), ("rules", "check")], ids=" ".join)
+def test_a_faulty_file_of_rules_ends_with_its_exit_code(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], words: tuple[str, ...]
+) -> None:
+    (tmp_path / "vitrine.toml").write_text("[server]\nrules = 'rules.toml'\n")
+    (tmp_path / "rules.toml").write_text("[[rule]]\nname = 'summer'\n")
+    monkeypatch.setenv("VITRINE_CONFIG", str(tmp_path / "vitrine.toml"))
+    assert ended(monkeypatch, *words) == 2
+    assert "rule 'summer': does nothing; give pin, hide" in capsys.readouterr().err
 
 
 def test_a_second_job_exits_with_its_own_code(

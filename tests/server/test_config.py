@@ -28,7 +28,7 @@ def test_relative_paths_belong_to_the_file(tmp_path: Path, monkeypatch: pytest.M
     written(
         tmp_path / "shop",
         'store = "../s"\n[indexer]\ncatalogue = "c.csv"\nencoder = "./model"\n'
-        '[ranker]\nevents = "/logs/e.parquet"\njudgments = "j.parquet"\n',
+        '[ranker]\nevents = "/logs/e.parquet"\njudgments = "j.parquet"\n[server]\nrules = "rules.toml"\n',
     )
     monkeypatch.chdir(tmp_path)
     settings = load_settings(Path("shop/vitrine.toml"))
@@ -38,6 +38,7 @@ def test_relative_paths_belong_to_the_file(tmp_path: Path, monkeypatch: pytest.M
     assert Path(settings.indexer.encoder) == folder / "model"
     assert settings.ranker.events == Path("/logs/e.parquet")
     assert settings.ranker.judgments == folder / "j.parquet"
+    assert settings.server.rules == folder / "rules.toml"
 
 
 @pytest.mark.parametrize(

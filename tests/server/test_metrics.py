@@ -4,6 +4,7 @@ import socket
 import threading
 import urllib.request
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -104,6 +105,13 @@ def test_what_is_live_is_looked_at_when_it_is_asked_for(
     monkeypatch.setattr(fallbacks, "counted", lambda: {"encoder": 2, "search": 3})
     assert read("vitrine_fallbacks_total", stage="search") == 3
     assert read("process_resident_memory_bytes") > 1e6
+
+
+def test_rules_in_force_and_those_that_are_not(start: Callable[..., Running], tmp_path: Path) -> None:
+    path = tmp_path / "rules.toml"
+    path.write_text("[[rule]]\nname = 'a'\npin = ['p']\n[[rule]]\nname = 'b'\nhide = { shade = 'red' }\n")
+    read = reader(start(metrics_port=0, rules=path))
+    assert (read("vitrine_rules"), read("vitrine_rules_faults")) == (1, 1)
 
 
 def test_nothing_is_counted_or_told_where_no_port_is_set(server: Running) -> None:

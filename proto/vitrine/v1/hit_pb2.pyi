@@ -128,18 +128,30 @@ class Degradation(_message.Message):
     reason: str
     def __init__(self, stage: _Optional[str] = ..., reason: _Optional[str] = ...) -> None: ...
 
+class AppliedRule(_message.Message):
+    __slots__ = ("name", "pinned_product_ids", "rewritten_query")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    PINNED_PRODUCT_IDS_FIELD_NUMBER: _ClassVar[int]
+    REWRITTEN_QUERY_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    pinned_product_ids: _containers.RepeatedScalarFieldContainer[str]
+    rewritten_query: str
+    def __init__(self, name: _Optional[str] = ..., pinned_product_ids: _Optional[_Iterable[str]] = ..., rewritten_query: _Optional[str] = ...) -> None: ...
+
 class AnswerInfo(_message.Message):
-    __slots__ = ("attribution_token", "request_id", "versions", "timings", "degraded", "candidates")
+    __slots__ = ("attribution_token", "request_id", "versions", "timings", "degraded", "candidates", "applied_rules")
     ATTRIBUTION_TOKEN_FIELD_NUMBER: _ClassVar[int]
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     VERSIONS_FIELD_NUMBER: _ClassVar[int]
     TIMINGS_FIELD_NUMBER: _ClassVar[int]
     DEGRADED_FIELD_NUMBER: _ClassVar[int]
     CANDIDATES_FIELD_NUMBER: _ClassVar[int]
+    APPLIED_RULES_FIELD_NUMBER: _ClassVar[int]
     attribution_token: str
     request_id: str
     versions: Versions
     timings: _containers.RepeatedCompositeFieldContainer[StageTiming]
     degraded: _containers.RepeatedCompositeFieldContainer[Degradation]
     candidates: int
-    def __init__(self, attribution_token: _Optional[str] = ..., request_id: _Optional[str] = ..., versions: _Optional[_Union[Versions, _Mapping]] = ..., timings: _Optional[_Iterable[_Union[StageTiming, _Mapping]]] = ..., degraded: _Optional[_Iterable[_Union[Degradation, _Mapping]]] = ..., candidates: _Optional[int] = ...) -> None: ...
+    applied_rules: _containers.RepeatedCompositeFieldContainer[AppliedRule]
+    def __init__(self, attribution_token: _Optional[str] = ..., request_id: _Optional[str] = ..., versions: _Optional[_Union[Versions, _Mapping]] = ..., timings: _Optional[_Iterable[_Union[StageTiming, _Mapping]]] = ..., degraded: _Optional[_Iterable[_Union[Degradation, _Mapping]]] = ..., candidates: _Optional[int] = ..., applied_rules: _Optional[_Iterable[_Union[AppliedRule, _Mapping]]] = ...) -> None: ...

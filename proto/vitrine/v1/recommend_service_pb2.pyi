@@ -13,7 +13,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class RecommendRequest(_message.Message):
-    __slots__ = ("user_id", "recent_product_ids", "user_vector", "filter", "page_size", "page_token", "request_id", "read_mask", "explain", "exclude", "diversity")
+    __slots__ = ("user_id", "recent_product_ids", "user_vector", "filter", "page_size", "page_token", "request_id", "read_mask", "explain", "exclude", "diversity", "without_rules")
     USER_ID_FIELD_NUMBER: _ClassVar[int]
     RECENT_PRODUCT_IDS_FIELD_NUMBER: _ClassVar[int]
     USER_VECTOR_FIELD_NUMBER: _ClassVar[int]
@@ -25,6 +25,7 @@ class RecommendRequest(_message.Message):
     EXPLAIN_FIELD_NUMBER: _ClassVar[int]
     EXCLUDE_FIELD_NUMBER: _ClassVar[int]
     DIVERSITY_FIELD_NUMBER: _ClassVar[int]
+    WITHOUT_RULES_FIELD_NUMBER: _ClassVar[int]
     user_id: str
     recent_product_ids: _containers.RepeatedScalarFieldContainer[str]
     user_vector: _containers.RepeatedScalarFieldContainer[float]
@@ -36,7 +37,8 @@ class RecommendRequest(_message.Message):
     explain: bool
     exclude: _containers.RepeatedScalarFieldContainer[_event_pb2.Event.Type]
     diversity: _diversity_pb2.Diversity
-    def __init__(self, user_id: _Optional[str] = ..., recent_product_ids: _Optional[_Iterable[str]] = ..., user_vector: _Optional[_Iterable[float]] = ..., filter: _Optional[_Union[_filter_pb2.Filter, _Mapping]] = ..., page_size: _Optional[int] = ..., page_token: _Optional[str] = ..., request_id: _Optional[str] = ..., read_mask: _Optional[_Union[_field_mask_pb2.FieldMask, _Mapping]] = ..., explain: bool = ..., exclude: _Optional[_Iterable[_Union[_event_pb2.Event.Type, str]]] = ..., diversity: _Optional[_Union[_diversity_pb2.Diversity, _Mapping]] = ...) -> None: ...
+    without_rules: bool
+    def __init__(self, user_id: _Optional[str] = ..., recent_product_ids: _Optional[_Iterable[str]] = ..., user_vector: _Optional[_Iterable[float]] = ..., filter: _Optional[_Union[_filter_pb2.Filter, _Mapping]] = ..., page_size: _Optional[int] = ..., page_token: _Optional[str] = ..., request_id: _Optional[str] = ..., read_mask: _Optional[_Union[_field_mask_pb2.FieldMask, _Mapping]] = ..., explain: bool = ..., exclude: _Optional[_Iterable[_Union[_event_pb2.Event.Type, str]]] = ..., diversity: _Optional[_Union[_diversity_pb2.Diversity, _Mapping]] = ..., without_rules: bool = ...) -> None: ...
 
 class RecommendResponse(_message.Message):
     __slots__ = ("hits", "next_page_token", "info", "fallback", "unknown_product_ids")

@@ -12,7 +12,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class SearchRequest(_message.Message):
-    __slots__ = ("query", "query_vector", "user_id", "recent_product_ids", "filter", "page_size", "page_token", "request_id", "read_mask", "explain", "facets", "diversity")
+    __slots__ = ("query", "query_vector", "user_id", "recent_product_ids", "filter", "page_size", "page_token", "request_id", "read_mask", "explain", "facets", "diversity", "without_rules")
     QUERY_FIELD_NUMBER: _ClassVar[int]
     QUERY_VECTOR_FIELD_NUMBER: _ClassVar[int]
     USER_ID_FIELD_NUMBER: _ClassVar[int]
@@ -25,6 +25,7 @@ class SearchRequest(_message.Message):
     EXPLAIN_FIELD_NUMBER: _ClassVar[int]
     FACETS_FIELD_NUMBER: _ClassVar[int]
     DIVERSITY_FIELD_NUMBER: _ClassVar[int]
+    WITHOUT_RULES_FIELD_NUMBER: _ClassVar[int]
     query: str
     query_vector: QueryVector
     user_id: str
@@ -37,7 +38,8 @@ class SearchRequest(_message.Message):
     explain: bool
     facets: _containers.RepeatedCompositeFieldContainer[_facet_pb2.FacetSpec]
     diversity: _diversity_pb2.Diversity
-    def __init__(self, query: _Optional[str] = ..., query_vector: _Optional[_Union[QueryVector, _Mapping]] = ..., user_id: _Optional[str] = ..., recent_product_ids: _Optional[_Iterable[str]] = ..., filter: _Optional[_Union[_filter_pb2.Filter, _Mapping]] = ..., page_size: _Optional[int] = ..., page_token: _Optional[str] = ..., request_id: _Optional[str] = ..., read_mask: _Optional[_Union[_field_mask_pb2.FieldMask, _Mapping]] = ..., explain: bool = ..., facets: _Optional[_Iterable[_Union[_facet_pb2.FacetSpec, _Mapping]]] = ..., diversity: _Optional[_Union[_diversity_pb2.Diversity, _Mapping]] = ...) -> None: ...
+    without_rules: bool
+    def __init__(self, query: _Optional[str] = ..., query_vector: _Optional[_Union[QueryVector, _Mapping]] = ..., user_id: _Optional[str] = ..., recent_product_ids: _Optional[_Iterable[str]] = ..., filter: _Optional[_Union[_filter_pb2.Filter, _Mapping]] = ..., page_size: _Optional[int] = ..., page_token: _Optional[str] = ..., request_id: _Optional[str] = ..., read_mask: _Optional[_Union[_field_mask_pb2.FieldMask, _Mapping]] = ..., explain: bool = ..., facets: _Optional[_Iterable[_Union[_facet_pb2.FacetSpec, _Mapping]]] = ..., diversity: _Optional[_Union[_diversity_pb2.Diversity, _Mapping]] = ..., without_rules: bool = ...) -> None: ...
 
 class QueryVector(_message.Message):
     __slots__ = ("values",)
@@ -46,32 +48,36 @@ class QueryVector(_message.Message):
     def __init__(self, values: _Optional[_Iterable[float]] = ...) -> None: ...
 
 class SearchResponse(_message.Message):
-    __slots__ = ("hits", "next_page_token", "info", "facets")
+    __slots__ = ("hits", "next_page_token", "info", "facets", "redirect_uri")
     HITS_FIELD_NUMBER: _ClassVar[int]
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
     INFO_FIELD_NUMBER: _ClassVar[int]
     FACETS_FIELD_NUMBER: _ClassVar[int]
+    REDIRECT_URI_FIELD_NUMBER: _ClassVar[int]
     hits: _containers.RepeatedCompositeFieldContainer[_hit_pb2.Hit]
     next_page_token: str
     info: _hit_pb2.AnswerInfo
     facets: _containers.RepeatedCompositeFieldContainer[_facet_pb2.Facet]
-    def __init__(self, hits: _Optional[_Iterable[_Union[_hit_pb2.Hit, _Mapping]]] = ..., next_page_token: _Optional[str] = ..., info: _Optional[_Union[_hit_pb2.AnswerInfo, _Mapping]] = ..., facets: _Optional[_Iterable[_Union[_facet_pb2.Facet, _Mapping]]] = ...) -> None: ...
+    redirect_uri: str
+    def __init__(self, hits: _Optional[_Iterable[_Union[_hit_pb2.Hit, _Mapping]]] = ..., next_page_token: _Optional[str] = ..., info: _Optional[_Union[_hit_pb2.AnswerInfo, _Mapping]] = ..., facets: _Optional[_Iterable[_Union[_facet_pb2.Facet, _Mapping]]] = ..., redirect_uri: _Optional[str] = ...) -> None: ...
 
 class SimilarRequest(_message.Message):
-    __slots__ = ("product_id", "filter", "page_size", "page_token", "request_id", "read_mask")
+    __slots__ = ("product_id", "filter", "page_size", "page_token", "request_id", "read_mask", "without_rules")
     PRODUCT_ID_FIELD_NUMBER: _ClassVar[int]
     FILTER_FIELD_NUMBER: _ClassVar[int]
     PAGE_SIZE_FIELD_NUMBER: _ClassVar[int]
     PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     READ_MASK_FIELD_NUMBER: _ClassVar[int]
+    WITHOUT_RULES_FIELD_NUMBER: _ClassVar[int]
     product_id: str
     filter: _filter_pb2.Filter
     page_size: int
     page_token: str
     request_id: str
     read_mask: _field_mask_pb2.FieldMask
-    def __init__(self, product_id: _Optional[str] = ..., filter: _Optional[_Union[_filter_pb2.Filter, _Mapping]] = ..., page_size: _Optional[int] = ..., page_token: _Optional[str] = ..., request_id: _Optional[str] = ..., read_mask: _Optional[_Union[_field_mask_pb2.FieldMask, _Mapping]] = ...) -> None: ...
+    without_rules: bool
+    def __init__(self, product_id: _Optional[str] = ..., filter: _Optional[_Union[_filter_pb2.Filter, _Mapping]] = ..., page_size: _Optional[int] = ..., page_token: _Optional[str] = ..., request_id: _Optional[str] = ..., read_mask: _Optional[_Union[_field_mask_pb2.FieldMask, _Mapping]] = ..., without_rules: bool = ...) -> None: ...
 
 class SimilarResponse(_message.Message):
     __slots__ = ("hits", "next_page_token", "info")
