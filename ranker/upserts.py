@@ -75,6 +75,12 @@ def read(connection: sqlite3.Connection, after: int, up_to: int, since: int = NE
     ]
 
 
+def listed(upserts: Sequence[Upsert], known: Sequence[Change]) -> list[Upsert]:
+    """Those of products that were not deleted at the time of their upserts or later; `known` are changes of them."""
+    deleted = {change.product_id: change.deleted_time for change in known}
+    return [each for each in upserts if deleted.get(each.product_id, NEVER) < each.time]
+
+
 def amended(products: pl.DataFrame, upserts: Sequence[Upsert], deleted: Mapping[str, int]) -> pl.DataFrame:
     """Canonical products with upserts in them: those that are there replaced in place, the others behind them, in turn.
 

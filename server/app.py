@@ -157,6 +157,7 @@ class App:
             await asyncio.to_thread(self._live.reread_rules)
             if swapped:
                 # Only now: requests that were in flight when it was swapped have let go of the old state.
+                self._live.let_go()
                 await asyncio.to_thread(settle)
                 swapped = False
             try:

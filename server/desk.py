@@ -66,7 +66,7 @@ class Desk:
     def _run(self, jobs: Sequence[Job]) -> list[Answer]:
         self.live.refresh()
         # While a release is swapped some still wait with the old state, whose products and columns may be others.
-        states = [self._newest(job.state) for job in jobs]
+        states = [self.live.newest(job.state) for job in jobs]
         kinds: dict[tuple[Work, int], list[int]] = {}
         for i, job in enumerate(jobs):
             kinds.setdefault((job.work, id(states[i])), []).append(i)
@@ -77,11 +77,6 @@ class Desk:
             if self._metrics:
                 self._metrics.ran(made)
         return [answers[i] for i in range(len(jobs))]
-
-    def _newest(self, state: State) -> State:
-        """The live state if it is of the same release: it has what came after, and all else is as it was checked."""
-        live = self.live.state
-        return live if live.first is state.first else state
 
 
 def _explained(answers: Sequence[Answer]) -> list[list[Explanation]]:

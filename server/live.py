@@ -10,7 +10,7 @@ from indexer.encoder import Encoder
 from indexer.store import Store
 from ranker.changes import Change
 from ranker.journal import FILE, Entry, Journal, Position, read_log
-from ranker.upserts import Upsert
+from ranker.upserts import Upsert, listed
 from server.assortment import catalogue_moment
 from server.config import Settings
 from server.newcomers import prepared, with_upserts
@@ -42,6 +42,8 @@ class Live:
         self._unread = False
         # How far the journal is in the state; another process may write to it too.
         self.state, self._folded = self._load(release, None)
+        # The state before the last swap, for requests that were checked on it.
+        self._before: State | None = None
         self.rulebook.tell(self.state.columns)
 
     def write(self, requests: Sequence[Sequence[Sequence[Entry]]]) -> list[tuple[int, int]]:
@@ -102,11 +104,24 @@ class Live:
         state, replayed = self._load(release, self.state.encoder)
         warm(state)
         with self._lock:
+            # What was acknowledged before a request came is in its answer, on whichever side of the swap it is given.
+            self._before, _ = self._catch_up(self.state, self._folded)
             self.state, self._folded = self._catch_up(state, replayed)
             state = self.state
         logger.info("release %d is live", release.number)
         self.rulebook.tell(state.columns)
         return state
+
+    def newest(self, state: State) -> State:
+        """The state that answers a request which was checked on `state`: of the same release, with what came since."""
+        for each in (self.state, self._before):
+            if each is not None and each.first is state.first:
+                return each
+        return state
+
+    def let_go(self) -> None:
+        """Drop the state before the last swap, once no request is in flight that was checked on it."""
+        self._before = None
 
     def reread_rules(self) -> None:
         """Let a changed file of rules count from the next request on; a faulty one is told, and changes nothing."""
@@ -147,6 +162,8 @@ class Live:
         events = read_log(self._settings.ranker.events, self._store.root, up_to=position.sequence)
         # Of upserts and changes those written after `position` as well: they come once more, and change nothing then.
         since = catalogue_moment(index)
-        state = load_state(self._store, release, self._settings, encoder, events, self.journal.upserts(since))
-        state.assortment.apply(self.journal.changes(since))
+        upserts, changes = self.journal.upserts(since), self.journal.changes(since)
+        # A product that came and went needs no row.
+        state = load_state(self._store, release, self._settings, encoder, events, listed(upserts, changes))
+        state.assortment.apply(changes)
         return state, position

@@ -14,7 +14,7 @@ import pytest
 from indexer.canonical import PRODUCTS
 from ranker.changes import NEVER, Change
 from ranker.journal import FILE, Entry, Journal, Position
-from ranker.upserts import Upsert, amended
+from ranker.upserts import Upsert, amended, listed
 
 
 @pytest.fixture
@@ -227,3 +227,9 @@ def test_what_was_deleted_since_is_not_appended(products: pl.DataFrame, deleted:
     assert ("new" in after["product_id"]) == there
     # What the catalogue holds stays in it; that it is deleted is a change.
     assert after["title"].to_list()[:3] == ["other", "b", "boot"]
+
+
+def test_what_was_deleted_since_is_not_listed() -> None:
+    said = [Upsert(name, 10, {"title": name}) for name in "abcd"]
+    known = [Change("a", deleted_time=9), Change("b", deleted_time=10), Change("c", deleted_time=11), Change("d")]
+    assert [each.product_id for each in listed(said, known)] == ["a", "d"]

@@ -33,8 +33,10 @@ from indexer.canonical import Dump
 from indexer.encoder import Encoder
 from indexer.errors import SnapshotError
 from indexer.store import write_json
+from ranker.changes import Change
 from ranker.history import LONGEST
 from ranker.journal import FILE, Entry, Journal
+from ranker.upserts import Upsert
 from server import live as live_module
 from server import pipeline
 from server.live import Live
@@ -118,6 +120,29 @@ def test_an_event_between_replay_and_swap_is_there_once(
     assert live.state.release.number == 2
     live.write([[click("after", "u", products[3])]])
     assert clicks(live, "u") == products[:4]
+
+
+def test_a_request_that_was_checked_before_a_swap_is_answered_with_what_was_known_then(
+    mine: Trained, live: Live
+) -> None:
+    checked = live.state
+    p, q = checked.snapshot.ids[:2]
+    with closing(Journal(mine.store.root / FILE)) as other:
+        other.append([click("e1", "u", p)])
+        now = int(time.time() * 1e6)
+        other.upsert([Upsert("new", now, {"title": "zephyrix lamp"})])
+        other.change([Change(q, price=4_321.0, price_time=now)])
+    assert live.newest(checked) is checked
+    live.swap(Releases(mine.store).get(2), warm)
+    found = live.newest(checked)
+    assert (found.release, live.state.release.number) == (checked.release, 2)
+    assert found.behaviour.history("u").rows == (found.row_of[p],)
+    assert "new" in found.row_of
+    assert found.assortment.offer.rendered.product(found.row_of[q]).price == 4_321.0
+    assert live.newest(live.state.first) is live.state
+    # After a while nobody asks for it any more.
+    live.let_go()
+    assert live.newest(checked) is checked
 
 
 def test_writers_and_swaps_at_once(mine: Trained, live: Live) -> None:

@@ -265,6 +265,20 @@ def test_a_deleted_product_is_listed_again_and_a_new_one_can_be_deleted(server: 
     assert (status(server).products_deleted, server.live.state.assortment.offer.listed) == (0, None)
 
 
+def test_what_came_and_went_takes_no_room_after_a_restart(
+    server: Running, start: Callable[..., Running], shop: Shop
+) -> None:
+    upsert(server, LAMP, Product(id="other", title="zephyrix shade"))
+    server.delete(catalog_service_pb2.DeleteProductsRequest(product_ids=["new"]))
+    assert (status(server).products_added, status(server).products_deleted) == (2, 1)
+    server.stop()
+    again = start(shop.made)
+    assert (status(again).products_added, status(again).products_deleted) == (1, 0)
+    assert refusal(product, again, "new").code.name == "NOT_FOUND"
+    assert list(upsert(again, LAMP).pending_product_ids) == []
+    assert product(again, "new") == LAMP
+
+
 def test_prices_and_deletions_from_before_stay(server: Running) -> None:
     first, second = server.live.state.snapshot.ids[:2]
     item = catalog_service_pb2.SetInventoryRequest.Item(product_id=first, price=4_321.0)
