@@ -104,9 +104,11 @@ class Live:
         state, replayed = self._load(release, self.state.encoder)
         warm(state)
         with self._lock:
-            # What was acknowledged before a request came is in its answer, on whichever side of the swap it is given.
-            self._before, _ = self._catch_up(self.state, self._folded)
+            before, folded = self.state, self._folded
+            self._before = before
             self.state, self._folded = self._catch_up(state, replayed)
+            # Last, when no further request is checked on it: what was acknowledged before one came is in its answer.
+            self._before, _ = self._catch_up(before, folded)
             state = self.state
         logger.info("release %d is live", release.number)
         self.rulebook.tell(state.columns)

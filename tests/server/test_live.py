@@ -145,6 +145,24 @@ def test_a_request_that_was_checked_before_a_swap_is_answered_with_what_was_know
     assert live.newest(checked) is checked
 
 
+def test_what_is_acknowledged_elsewhere_during_a_swap_is_in_answers_to_requests_checked_before(
+    mine: Trained, live: Live, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checked = live.state
+    p, real = checked.snapshot.ids[0], Live._catch_up
+
+    def caught_up(self: Live, state: Any, folded: Any) -> Any:
+        made = real(self, state, folded)
+        if state.release.number == 2 and live.state is checked:
+            with closing(Journal(mine.store.root / FILE)) as other:
+                other.append([click("e1", "u", p)])
+        return made
+
+    monkeypatch.setattr(Live, "_catch_up", caught_up)
+    live.swap(Releases(mine.store).get(2), warm)
+    assert live.newest(checked).behaviour.history("u").rows == (checked.row_of[p],)
+
+
 def test_writers_and_swaps_at_once(mine: Trained, live: Live) -> None:
     products, releases = live.state.snapshot.ids, Releases(mine.store)
     done = threading.Event()

@@ -11,17 +11,30 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
-from harness import Loop, RecommendRequest, Running, SearchRequest, SimilarRequest, Trained, at_most, copied, ids
+from harness import (
+    Loop,
+    RecommendRequest,
+    Running,
+    SearchRequest,
+    SimilarRequest,
+    Trained,
+    at_most,
+    copied,
+    ids,
+    wait_until,
+)
 from vitrine.v1 import (
     admin_service_pb2,
     admin_service_pb2_grpc,
     catalog_service_pb2,
     catalog_service_pb2_grpc,
+    product_pb2,
     recommend_service_pb2_grpc,
     search_service_pb2_grpc,
 )
@@ -210,7 +223,10 @@ class Sharing:
     """Two workers and the process that holds the CPU in place of a card for them."""
 
     def __init__(self, trained: Trained, folder: Path) -> None:
-        limits = trained.settings.server.model_copy(update={"workers": 2})
+        self.rules = folder / "rules.toml"
+        self.rules.write_text("")
+        ours = {"workers": 2, "rules": self.rules, "reload_seconds": 0.1}
+        limits = trained.settings.server.model_copy(update=ours)
         (folder / "settings.json").write_text(trained.settings.model_copy(update={"server": limits}).model_dump_json())
         (folder / "serve.py").write_text(SHARED)
         self.log: list[str] = []
@@ -303,6 +319,36 @@ def answers(channel: Any) -> list[list[str]]:
     return [ids(each) for each in asked]
 
 
+def check_that_a_new_product_reaches_all(sharing: Sharing) -> None:
+    """Found beside the shared index, whichever worker took it."""
+    each = callers(sharing.port, 2)
+    upsert = catalog_service_pb2_grpc.CatalogServiceStub(next(each)).UpsertProducts
+    item = catalog_service_pb2.UpsertProductsRequest.Item(product=product_pb2.Product(id="new", title="zephyrix lamp"))
+    told = upsert(catalog_service_pb2.UpsertProductsRequest(items=[item]), timeout=30)
+    assert (told.written, list(told.pending_product_ids)) == (1, [])
+    for channel in callers(sharing.port, 2):
+        search = search_service_pb2_grpc.SearchServiceStub(channel)
+        assert ids(search.Search(SearchRequest(query="zephyrix lamp"), timeout=30))[0] == "new"
+        assert "new" not in ids(search.Similar(SimilarRequest(product_id="new"), timeout=30))
+
+
+def check_that_rules_reach_all(sharing: Sharing) -> None:
+    """Each worker looks at the file itself."""
+    sharing.rules.write_text('[[rule]]\nname = "first"\nqueries = ["oak table"]\npin = ["new"]\n')
+    for channel in callers(sharing.port, 2):
+        search = search_service_pb2_grpc.SearchServiceStub(channel).Search
+        wait_until(partial(_comes_first, search, "new"))
+    sharing.rules.unlink()
+    sharing.rules.touch()
+    for channel in callers(sharing.port, 2):
+        search = search_service_pb2_grpc.SearchServiceStub(channel).Search
+        wait_until(lambda search=search: not _comes_first(search, "new"))  # type: ignore[misc]
+
+
+def _comes_first(search: Any, product: str) -> bool:
+    return ids(search(SearchRequest(query="oak table"), timeout=30))[0] == product
+
+
 def check_that_a_deletion_reaches_all(sharing: Sharing, products: list[str]) -> None:
     """Acknowledged by one worker, it is in the next answer of each."""
     each = callers(sharing.port, 2)
@@ -328,6 +374,8 @@ def test_workers_that_share_a_card_answer_as_one_process_does(
         status = admin_service_pb2_grpc.AdminServiceStub(channel).GetStatus(admin_service_pb2.GetStatusRequest())
         assert status.index_kind == "exact on cpu (float32), shared"
         assert status.encoder_backend == "words"
+    check_that_a_new_product_reaches_all(sharing)
+    check_that_rules_reach_all(sharing)
     check_that_a_deletion_reaches_all(sharing, expected[0][:3])
     # Nothing was done by a worker itself, and what is open is open once: titles, products and the encoder.
     told = "".join(sharing.log)
