@@ -41,6 +41,6 @@ say "A new product: found at once, and put in front by a rule of examples/demo/r
 printf 'product_id,title,price,in_stock\nNEW1,Zephyrix carbon hiking poles,49.90,true\n' >demo/new.csv
 $vitrine product upsert demo/new.csv --address $address
 $vitrine search "zephyrix poles" --address $address -n 3
-$vitrine search "hiking poles" --address $address -n 3
+$vitrine search "hiking boots" --address $address -n 3
 
 say "Stopped. Data and store are in demo/; \`vitrine --help\` shows what else there is."
