@@ -19,7 +19,7 @@ from result import environment, write_result
 from indexer.config import IndexerConfig
 from ranker.upserts import Upsert
 from server import pipeline
-from server.app import open_live, warm_up
+from server.app import open_live, settle, warm_up
 from server.config import load_settings
 from server.newcomers import MOST, prepared, with_upserts
 from server.pipeline import Ask
@@ -101,6 +101,8 @@ def main() -> None:
     live = open_live(settings)
     state = live.state.first
     warm_up(state)
+    # As the server does: a collection would walk all that the release holds.
+    settle()
     titles: list[str] = state.snapshot.products.column("title").to_pylist()
     queries = [" ".join(title.split()[:3]) for title in titles[: given.queries]]
     found = [taken(state, titles, count, settings.indexer) for count in given.counts]
