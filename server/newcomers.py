@@ -20,8 +20,8 @@ from ranker.upserts import Upsert, frame
 if TYPE_CHECKING:
     from server.state import State
 
-# Newcomers of one release that are found before the next one. All are added again when one more comes: 20 ms where the
-# release has 100,000 products and 15 more for each thousand newcomers, and answers wait for it.
+# Newcomers of one release that are found before the next one. All are added again when one more comes: 25 ms where the
+# release has 100,000 products and some 40 more for each thousand newcomers, and answers wait for it.
 MOST = 2_000
 
 
