@@ -79,7 +79,8 @@ def _shop(settings: Settings) -> _Shop | None:
     release = Releases(store).current()
     if release is None:
         return None
-    snapshot = IndexSnapshot(store, release.index, settings.indexer)
+    # It is read and not searched: it need not be copied to a card.
+    snapshot = IndexSnapshot(store, release.index, settings.indexer.model_copy(update={"device": "cpu"}))
     since = _upserted(settings, catalogue_moment(snapshot.manifest))
     return _Shop(release.number, column_types(snapshot.products), {*snapshot.ids, *since})
 
