@@ -81,16 +81,17 @@ def listed(upserts: Sequence[Upsert], known: Sequence[Change]) -> list[Upsert]:
     return [each for each in upserts if deleted.get(each.product_id, NEVER) < each.time]
 
 
-def amended(products: pl.DataFrame, upserts: Sequence[Upsert], deleted: Mapping[str, int]) -> pl.DataFrame:
+def amended(products: pl.DataFrame, upserts: Sequence[Upsert], known: Sequence[Change]) -> pl.DataFrame:
     """Canonical products with upserts in them: those that are there replaced in place, the others behind them, in turn.
 
-    A product that is not there is left out if it was `deleted` (by id, in Unix microseconds) at the time of its upsert
-    or later. The frame keeps its columns and their types: what an upsert does not say, or in another type, is null.
+    A product that is not there is left out if it is not `listed` by what is `known` of it. The frame keeps its columns
+    and their types: what an upsert does not say, or in another type, is null.
     """
-    place = {product: row for row, product in enumerate(products["product_id"])} if upserts else {}
-    said = [each for each in upserts if each.product_id in place or deleted.get(each.product_id, NEVER) < each.time]
-    if not said:
+    if not upserts:
         return products
+    place = {product: row for row, product in enumerate(products["product_id"])}
+    still = {each.product_id for each in listed(upserts, known)}
+    said = [each for each in upserts if each.product_id in place or each.product_id in still]
     rows = list(range(len(products)))
     for row, upsert in enumerate(said, len(products)):
         if upsert.product_id in place:

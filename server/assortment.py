@@ -95,8 +95,12 @@ class Assortment:
 
 def catalogue_moment(manifest: Mapping[str, Any]) -> int:
     """When the catalogue file of an index was last modified, in Unix microseconds; NEVER where it does not say."""
-    seconds = manifest.get("catalogue", {}).get("modified")
-    return NEVER if seconds is None else max(round(seconds * 1e6), NEVER)
+    return moment_of(manifest.get("catalogue", {}).get("modified"))
+
+
+def moment_of(modified: float | None) -> int:
+    """The time of a file, in Unix seconds, as changes have theirs; NEVER where it is not known."""
+    return NEVER if modified is None else max(round(modified * 1e6), NEVER)
 
 
 def _stocked(built: Offer, offer: Offer, prices: Mapping[int, float], in_stock: Mapping[int, float]) -> Offer:

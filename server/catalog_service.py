@@ -12,11 +12,9 @@ from ranker.changes import NEVER, Change
 from ranker.upserts import Upsert
 from server import checks, upserts
 from server.batcher import Batcher
-from server.checks import Checks
+from server.checks import MOST_PRODUCTS, Checks
 from server.faults import NotFoundError, ViolationError
 from server.live import Live
-
-_MOST = 1_000
 
 # Takes the changes of a request, and gives what was known of each one's product before it.
 Changer = Batcher[list[Change], list[Change | None]]
@@ -52,7 +50,9 @@ class CatalogService(catalog_service_pb2_grpc.CatalogServiceServicer):  # type: 
         """Check all, write all."""
         faults, now = Checks(), time.time()
         _count(request.items, "items", faults)
-        changes = [_inventory(item, f"items[{i}]", now, faults) for i, item in enumerate(request.items[: _MOST + 1])]
+        changes = [
+            _inventory(item, f"items[{i}]", now, faults) for i, item in enumerate(request.items[: MOST_PRODUCTS + 1])
+        ]
         faults.done()
         known = await self._changer.submit(changes, checks.deadline(context))
         outdated = sum(map(_outdated, changes, known))
@@ -66,7 +66,7 @@ class CatalogService(catalog_service_pb2_grpc.CatalogServiceServicer):  # type: 
         """Check all, write all."""
         faults, now = Checks(), _microseconds(time.time())
         _count(request.product_ids, "product_ids", faults)
-        for i, product in enumerate(request.product_ids[: _MOST + 1]):
+        for i, product in enumerate(request.product_ids[: MOST_PRODUCTS + 1]):
             faults.run(checks.identifier, product, f"product_ids[{i}]", required=True, default="")
         faults.done()
         changes = [Change(product, deleted_time=now) for product in dict.fromkeys(request.product_ids)]
@@ -85,7 +85,7 @@ class CatalogService(catalog_service_pb2_grpc.CatalogServiceServicer):  # type: 
         _count(request.items, "items", faults)
         # A thousand products take 20 ms, which no other call should wait for.
         products = await asyncio.to_thread(
-            upserts.checked, request.items[: _MOST + 1], time.time(), self._live.state.columns, faults
+            upserts.checked, request.items[: MOST_PRODUCTS + 1], time.time(), self._live.state.columns, faults
         )
         faults.done()
         new = await self._upserter.submit(products, checks.deadline(context))
@@ -131,8 +131,10 @@ def _outdated(change: Change, known: Change | None) -> bool:
 
 
 def _count(items: Sequence[object], field: str, faults: Checks) -> None:
-    if not 0 < len(items) <= _MOST:
-        faults.violations.append(ViolationError(field, f"has {len(items)} products; 1 to {_MOST:,} are accepted"))
+    if not 0 < len(items) <= MOST_PRODUCTS:
+        faults.violations.append(
+            ViolationError(field, f"has {len(items)} products; 1 to {MOST_PRODUCTS:,} are accepted")
+        )
 
 
 def _microseconds(moment: float) -> int:

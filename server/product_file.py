@@ -11,11 +11,12 @@ from vitrine.v1 import catalog_service_pb2, filter_pb2, product_pb2
 from indexer.canonical import PRODUCTS
 from indexer.errors import ConfigError, InputError
 from indexer.readers import Reject, read_catalogue
+from server.checks import MOST_PRODUCTS
 
 Item = catalog_service_pb2.UpsertProductsRequest.Item
 
-# What a request may hold: the contract's most products, and half of the bytes that gRPC takes.
-_MOST, _MOST_BYTES = 1_000, 2 * 1024 * 1024
+# Half of the bytes that gRPC takes in a request.
+_MOST_BYTES = 2 * 1024 * 1024
 _MOST_REJECTS_TOLD = 20
 
 
@@ -50,7 +51,7 @@ def requests(products: pl.DataFrame, kinds: Mapping[str, str]) -> Iterator[catal
     size = 0
     for row in products.iter_rows(named=True):
         item = Item(product=_product(row, kinds))
-        if items and (len(items) == _MOST or size + item.ByteSize() > _MOST_BYTES):
+        if items and (len(items) == MOST_PRODUCTS or size + item.ByteSize() > _MOST_BYTES):
             yield catalog_service_pb2.UpsertProductsRequest(items=items)
             items, size = [], 0
         items.append(item)

@@ -4,6 +4,7 @@ import json
 import sys
 import time
 from collections.abc import Callable
+from contextlib import closing
 from typing import IO, Any, TypeVar
 
 from indexer.build import Amend, Progress, build_index
@@ -18,7 +19,7 @@ from ranker.model import stored_report
 from ranker.train import train
 from ranker.train_encoder import tune_encoder
 from ranker.upserts import amended
-from server.assortment import catalogue_moment
+from server.assortment import moment_of
 from server.config import Settings
 from server.release import Release, Releases
 
@@ -119,12 +120,10 @@ def amendment(settings: Settings) -> Amend:
     def amend(catalogue: Catalogue, file_time: float | None) -> Catalogue:
         if not (settings.store / FILE).exists():
             return catalogue
-        since = catalogue_moment({"catalogue": {"modified": file_time}})
-        journal = Journal(settings.store / FILE)
-        upserts, changes = journal.upserts(since), journal.changes(since)
-        journal.close()
-        deleted = {change.product_id: change.deleted_time for change in changes}
-        return catalogue._replace(products=amended(catalogue.products, upserts, deleted))
+        since = moment_of(file_time)
+        with closing(Journal(settings.store / FILE)) as journal:
+            upserts, changes = journal.upserts(since), journal.changes(since)
+        return catalogue._replace(products=amended(catalogue.products, upserts, changes))
 
     return amend
 

@@ -1,5 +1,6 @@
 """The short job: the present catalogue goes live with the live release's model. A failure leaves the live release."""
 
+from contextlib import closing
 from typing import cast
 
 import polars as pl
@@ -11,7 +12,7 @@ from indexer.snapshot import IndexSnapshot
 from indexer.store import Store
 from ranker.carry import carry
 from ranker.journal import FILE, Journal
-from server.assortment import catalogue_moment
+from server.assortment import catalogue_moment, moment_of
 from server.config import Settings
 from server.encoder import fitting_encoder
 from server.rebuild import JobLog, amendment, bring_live
@@ -90,9 +91,9 @@ def _overtaken(store: Store, was: IndexSnapshot, file_time: float | None) -> int
     """How many products have a live change or upsert that holds on the live index, and is older than the file."""
     if file_time is None or not (store.root / FILE).exists():
         return 0
-    journal, since = Journal(store.root / FILE), catalogue_moment(was.manifest)
-    changes, upserts = journal.changes(since), journal.upserts(since)
-    journal.close()
+    since, until = catalogue_moment(was.manifest), moment_of(file_time)
+    with closing(Journal(store.root / FILE)) as journal:
+        changes, upserts = journal.changes(since), journal.upserts(since)
     moments = [
         (change.product_id, moment)
         for change in changes
@@ -101,4 +102,4 @@ def _overtaken(store: Store, was: IndexSnapshot, file_time: float | None) -> int
     ]
     # A product that the live index does not hold is found by its upsert alone.
     moments += [(upsert.product_id, upsert.time) for upsert in upserts]
-    return len({product for product, moment in moments if since < moment <= file_time * 1e6})
+    return len({product for product, moment in moments if since < moment <= until})

@@ -23,6 +23,7 @@ from pydantic import (
 from indexer.config import Table
 from indexer.errors import ConfigError
 from indexer.text import normalise, query_key, tokens
+from server.checks import MOST_QUERY_CHARACTERS
 from server.config import nearest
 from server.filters import Equals, Filter, In, Range, Scalar
 from server.rules import KINDS, SEARCH, Boost, Rule, both, type_of
@@ -30,7 +31,7 @@ from server.rules import KINDS, SEARCH, Boost, Rule, both, type_of
 MOST_RULES, MOST_PINS = 1_000, 100
 # What a boost may multiply; beyond it nothing moves further.
 _LEAST_TIMES, _MOST_TIMES = 0.001, 1_000.0
-_MOST_CHARACTERS = 1_000
+_MOST_NAME = 1_000
 _BOUNDS = ("least", "most")
 # Pydantic's faults in the words of a TOML file, by their types.
 _WORDS = {
@@ -120,7 +121,7 @@ class _Boost(Table):
 class _Rule(Table):
     """One `[[rule]]` as it is written."""
 
-    name: StrictStr = Field(min_length=1, max_length=_MOST_CHARACTERS)
+    name: StrictStr = Field(min_length=1, max_length=_MOST_NAME)
     on: Strings | None = None
     queries: Strings | None = None
     words: Strings | None = None
@@ -130,7 +131,7 @@ class _Rule(Table):
     hide: Condition | None = None
     only: Condition | None = None
     boost: Annotated[tuple[_Boost, ...], AfterValidator(_some)] | None = None
-    rewrite: StrictStr | None = Field(None, max_length=_MOST_CHARACTERS)
+    rewrite: StrictStr | None = Field(None, max_length=MOST_QUERY_CHARACTERS)
     redirect: StrictStr | None = Field(None, min_length=1)
 
     @field_validator("on")

@@ -173,13 +173,13 @@ def products() -> pl.DataFrame:
 
 
 def test_nothing_said_changes_nothing(products: pl.DataFrame) -> None:
-    assert amended(products, [], {"A": 5}) is products
-    assert amended(products, [upsert(5, "new")], {"new": 5}).equals(products)
+    assert amended(products, [], [Change("A", deleted_time=5)]) is products
+    assert amended(products, [upsert(5, "new")], [Change("new", deleted_time=5)]).equals(products)
 
 
 def test_products_are_replaced_in_place_and_new_ones_follow_in_turn(products: pl.DataFrame) -> None:
     said = [upsert(1, "Z", "z"), upsert(1, "B", "b", price=2.0), upsert(1, "Y", "y", ean="7")]
-    after = amended(products, said, {})
+    after = amended(products, said, [])
     assert after.schema == products.schema
     assert after["product_id"].to_list() == ["A", "B", "C", "Z", "Y"]
     assert after[[0, 2]].equals(products[[0, 2]])
@@ -192,7 +192,7 @@ def test_products_are_replaced_in_place_and_new_ones_follow_in_turn(products: pl
 def test_values_of_every_type_take_their_columns(products: pl.DataFrame) -> None:
     said = {**PRODUCT, **GIVEN, "size": 42.0, "unknown": "left out"}
     (row,) = amended(
-        products[:0], [upsert(1, **{name: said[name] for name in said if name != "product_id"})], {}
+        products[:0], [upsert(1, **{name: said[name] for name in said if name != "product_id"})], []
     ).rows()
     assert row == products.row(0)
 
@@ -214,16 +214,15 @@ def test_values_of_every_type_take_their_columns(products: pl.DataFrame) -> None
     ],
 )
 def test_a_value_that_does_not_fit_is_none(products: pl.DataFrame, column: str, value: Any) -> None:
-    after = amended(products, [upsert(1, **{"brand": "Acme", column: value})], {})
+    after = amended(products, [upsert(1, **{"brand": "Acme", column: value})], [])
     assert after.schema == products.schema
     assert (after[column][0], after["brand"][0]) == (None, "Acme")
 
 
 @pytest.mark.parametrize(("deleted", "there"), [(9, True), (10, False), (11, False)])
 def test_what_was_deleted_since_is_not_appended(products: pl.DataFrame, deleted: int, there: bool) -> None:
-    after = amended(
-        products, [upsert(10, "new"), upsert(10, "A", "other"), upsert(10, "B", "b")], {"new": deleted, "A": deleted}
-    )
+    known = [Change("new", deleted_time=deleted), Change("A", deleted_time=deleted)]
+    after = amended(products, [upsert(10, "new"), upsert(10, "A", "other"), upsert(10, "B", "b")], known)
     assert ("new" in after["product_id"]) == there
     # What the catalogue holds stays in it; that it is deleted is a change.
     assert after["title"].to_list()[:3] == ["other", "b", "boot"]

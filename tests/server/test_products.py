@@ -107,7 +107,7 @@ def test_a_row_that_cannot_be_used_keeps_all_others_back(live: Running, tmp_path
 def test_a_file_that_the_server_refuses_says_how_far_it_got(
     live: Running, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(product_file, "_MOST", 2)
+    monkeypatch.setattr(product_file, "MOST_PRODUCTS", 2)
     path = catalogue(tmp_path, *(f"n{i},zirconium teapot,1," for i in range(5)))
     real = products.call
 
