@@ -204,7 +204,8 @@ def test_words_of_later_texts_are_not_mended_away_and_mend_others() -> None:
 
 def test_later_texts_without_a_word_or_before_any_other() -> None:
     longer = LexicalIndex.build(["red mug"]).with_added(["!", "", "red"])
-    assert longer.search("red", 9).rows.tolist() == [0, 3] or longer.search("red", 9).rows.tolist() == [3, 0]
+    # The shorter text first.
+    assert longer.search("red", 9).rows.tolist() == [3, 0]
     assert LexicalIndex.build([""]).with_added(["mug"]).search("mug", 3).rows.tolist() == [1]
 
 
