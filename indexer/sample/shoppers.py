@@ -23,6 +23,7 @@ STAGES = ("impression", "click", "add_to_cart", "purchase")
 TYPE, TYPE_ATTRIBUTE, BRAND_TYPE, ATTRIBUTE, BROWSE = range(5)  # what a session's query names
 MODE_SHARES = (0.225, 0.285, 0.165, 0.075, 0.25)
 EXAMINED = np.arange(1, PAGE + 1) ** -0.7  # chance that a position is looked at
+TIRED = 0.85  # chance that a shopper goes on after each find
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ class Intents:
 
 
 @dataclass(frozen=True)
-class _People:
+class People:
     """Tastes by user. `shares` and `brands` are [user, 2, ...]: at the start and at the end of the period."""
 
     activity: Floats
@@ -60,7 +61,9 @@ class _People:
 
 
 @dataclass(frozen=True)
-class _Visits:
+class Visits:
+    """Who comes when, in time order, and what for; `second` counts from the start of the period."""
+
     user: Ints
     second: Ints
     age: Floats  # 0 at the start of the period, 1 at its end
@@ -69,8 +72,9 @@ class _Visits:
     restock: Bools
     anonymous: Bools
 
-    def part(self, start: int, stop: int) -> "_Visits":
-        return _Visits(*(getattr(self, column.name)[start:stop] for column in fields(self)))
+    def part(self, which: slice | Ints) -> "Visits":
+        """Some of them."""
+        return Visits(*(getattr(self, column.name)[which] for column in fields(self)))
 
 
 def make_events(products: pl.DataFrame, users: int, sessions: int, seed: int) -> pl.DataFrame:
@@ -82,15 +86,16 @@ def make_events(products: pl.DataFrame, users: int, sessions: int, seed: int) ->
         raise InputError(f"A sample shop needs at least {PAGE} products, and this one has {len(products)}.")
     rng = np.random.default_rng([seed, 2])
     market = open_market(read_catalog(products), rng)
-    people = _draw_people(users, market, rng)
-    visits = _draw_visits(sessions, people, market, rng)
+    people = draw_people(users, market, rng)
+    visits = draw_visits(sessions, people, market, rng)
     happened, queries = [], []
     for start in range(0, sessions, CHUNK):
-        part = visits.part(start, start + CHUNK)
-        intents = _draw_intents(part, people, market, rng)
+        part = visits.part(slice(start, start + CHUNK))
+        intents = draw_intents(part, people, market, rng)
         queries.append(write_queries(intents, rng))
-        happened.append(_browse(part, intents, people, market, rng).with_columns(pl.col("session") + start))
-    return _table(pl.concat(happened), pl.concat(queries), visits, products)
+        rows = old_page(part, intents, people, market, rng)
+        happened.append(browse(rows, part, intents, people, market, rng).with_columns(pl.col("session") + start))
+    return table(pl.concat(happened), pl.concat(queries), visits, products)
 
 
 def intend(target: Ints, mode: Ints, zh: Bools, catalog: Catalog, rng: Generator) -> Intents:
@@ -134,7 +139,8 @@ def write_queries(intents: Intents, rng: Generator) -> pl.Series:
     return typed.set(pl.Series(~intents.searched), None)
 
 
-def _draw_people(users: int, market: Market, rng: Generator) -> _People:
+def draw_people(users: int, market: Market, rng: Generator) -> People:
+    """So many shoppers of a market."""
     words = load_taxonomy()
     stocked = market.size[: len(words.types)] > 0
     departments = 1.5 * rng.gumbel(size=(users, len(words.departments)))
@@ -149,7 +155,7 @@ def _draw_people(users: int, market: Market, rng: Generator) -> _People:
     consumables = np.append(np.flatnonzero(stocked & words.type_consumable), NONE)
     staple = np.where(rng.random(users) < 0.27, rng.choice(consumables, users), NONE)
     types[:, 0] = np.where(staple == NONE, types[:, 0], staple)
-    return _People(
+    return People(
         activity=np.minimum(rng.pareto(1.5, users) + 0.1, 25),
         zh=rng.random(users) < 0.25,
         types=types,
@@ -162,7 +168,8 @@ def _draw_people(users: int, market: Market, rng: Generator) -> _People:
     )
 
 
-def _draw_visits(sessions: int, people: _People, market: Market, rng: Generator) -> _Visits:
+def draw_visits(sessions: int, people: People, market: Market, rng: Generator) -> Visits:
+    """So many visits over the whole period."""
     user = rng.choice(len(people.activity), sessions, p=people.activity / people.activity.sum())
     evening = rng.random(sessions) < 0.6
     hour = rng.normal(np.where(evening, 20, 13), np.where(evening, 1.8, 3.5)) % 23  # the last hour is for buying
@@ -173,7 +180,7 @@ def _draw_visits(sessions: int, people: _People, market: Market, rng: Generator)
     anything = market.catalog.kind[rng.integers(len(market.catalog), size=sessions)]
     restock = (people.staple[user] != NONE) & _first_of_cycle(user, second / DAY, people.cycle)
     kind = np.where(restock, people.staple[user], np.where(rng.random(sessions) < 0.2, anything, favourite))
-    return _Visits(user, second, age, shares, kind, restock, rng.random(sessions) < 0.15)
+    return Visits(user, second, age, shares, kind, restock, rng.random(sessions) < 0.15)
 
 
 def _first_of_cycle(user: Ints, day: Floats, cycle: Floats) -> Bools:
@@ -191,13 +198,14 @@ def _pick(shares: Floats, luck: Floats) -> Ints:
     return column
 
 
-def _brand_liking(visits: _Visits, people: _People, brand: Ints) -> Floats:
+def _brand_liking(visits: Visits, people: People, brand: Ints) -> Floats:
     user, age = visits.user[:, None], visits.age[:, None]
     liking: Floats = people.brands[user, 0, brand] * (1 - age) + people.brands[user, 1, brand] * age
     return liking
 
 
-def _draw_intents(visits: _Visits, people: _People, market: Market, rng: Generator) -> Intents:
+def draw_intents(visits: Visits, people: People, market: Market, rng: Generator) -> Intents:
+    """What each visit is after, and what it tells of it."""
     options = market.draw(np.repeat(visits.kind[:, None], 4, axis=1), rng)
     zh = people.zh[visits.user]
     legible = market.catalog.zh[options] == zh[:, None]
@@ -206,7 +214,7 @@ def _draw_intents(visits: _Visits, people: _People, market: Market, rng: Generat
     return intend(target, rng.choice(5, len(target), p=MODE_SHARES), zh, market.catalog, rng)
 
 
-def _candidates(visits: _Visits, intents: Intents, people: _People, market: Market, rng: Generator) -> Ints:
+def _candidates(visits: Visits, intents: Intents, people: People, market: Market, rng: Generator) -> Ints:
     words, shape = load_taxonomy(), (len(intents.kind), DRAWN)
     types, others = len(words.types), len(words.types) + len(words.attributes)
     wanted = np.where(intents.named, intents.kind, types + intents.attribute)[:, None]
@@ -219,7 +227,7 @@ def _candidates(visits: _Visits, intents: Intents, people: _People, market: Mark
     return np.concatenate([drawn, fillers], axis=1)
 
 
-def _page(visits: _Visits, intents: Intents, people: _People, market: Market, rng: Generator) -> Ints:
+def old_page(visits: Visits, intents: Intents, people: People, market: Market, rng: Generator) -> Ints:
     """The rows [sessions, 20] the old engine shows: a noisy score of words, language, popularity and stock."""
     rows = _candidates(visits, intents, people, market, rng)
     kind, detail, language = intents.match(market.catalog, rows)
@@ -234,14 +242,15 @@ def _page(visits: _Visits, intents: Intents, people: _People, market: Market, rn
     return np.take_along_axis(rows, best, axis=1)
 
 
-def _browse(visits: _Visits, intents: Intents, people: _People, market: Market, rng: Generator) -> pl.DataFrame:
+def browse(
+    rows: Ints, visits: Visits, intents: Intents, people: People, market: Market, rng: Generator
+) -> pl.DataFrame:
     """What happens on each page: rows of session, product row, stage, position, second and quantity."""
-    rows = _page(visits, intents, people, market, rng)
-    appeal = _appeal(rows, visits, intents, people, market)
+    drawn = appeal(rows, visits, intents, people, market)
     shape, restock = rows.shape, visits.restock[:, None].astype(np.float64)
-    click = (rng.random(shape) < EXAMINED) & (rng.random(shape) < expit(appeal))
-    click &= rng.random(shape) < 0.85 ** (np.cumsum(click, axis=1) - click)  # a find ends the search at times
-    cart = click & market.catalog.in_stock[rows] & (rng.random(shape) < expit(0.5 * appeal - 0.9 + 1.2 * restock))
+    click = (rng.random(shape) < EXAMINED) & (rng.random(shape) < expit(drawn))
+    click &= rng.random(shape) < TIRED ** (np.cumsum(click, axis=1) - click)  # a find ends the search at times
+    cart = click & market.catalog.in_stock[rows] & (rng.random(shape) < expit(0.5 * drawn - 0.9 + 1.2 * restock))
     buy = cart & (rng.random(shape) < expit(-1.35 + 1.2 * restock))
     clicked = visits.second[:, None] + 3 * np.arange(1, PAGE + 1) + rng.exponential(25, shape).astype(np.int64)
     carted = clicked + 10 + rng.exponential(60, shape).astype(np.int64)
@@ -252,7 +261,7 @@ def _browse(visits: _Visits, intents: Intents, people: _People, market: Market, 
     return pl.concat(_stage(stage, happened, rows, second, several) for stage, (happened, second) in enumerate(stages))
 
 
-def _appeal(rows: Ints, visits: _Visits, intents: Intents, people: _People, market: Market) -> Floats:
+def appeal(rows: Ints, visits: Visits, intents: Intents, people: People, market: Market) -> Floats:
     """The log-odds that a shopper who looks at a product is drawn to it: intent, taste and hidden quality."""
     kinds, user = market.catalog.kind[rows], visits.user[:, None]
     kind, detail, language = intents.match(market.catalog, rows)
@@ -278,18 +287,25 @@ def _stage(stage: int, happened: Bools, rows: Ints, second: Ints, quantity: Ints
     )
 
 
-def _table(happened: pl.DataFrame, queries: pl.Series, visits: _Visits, products: pl.DataFrame) -> pl.DataFrame:
+def users_of(visits: Visits) -> pl.Series:
+    """The user of each visit, null where the shopper has not logged in."""
+    return ids("U", pl.Series(visits.user + 1)).set(pl.Series(visits.anonymous), None)
+
+
+def table(
+    happened: pl.DataFrame, queries: pl.Series, visits: Visits, products: pl.DataFrame, name: str = ""
+) -> pl.DataFrame:
+    """Canonical events, sorted by time; their ids, and those of sessions and requests, begin with `name`."""
     happened = happened.sort("second", "session", "stage", "position")
     session, row, stage = happened["session"], happened["row"], pl.col("stage")
-    user = ids("U", pl.Series(visits.user + 1)).set(pl.Series(visits.anonymous), None)
     price = pl.when(stage > 0).then(products["price"].gather(row))
     frame = happened.select(
-        event_id=ids("E", pl.int_range(1, len(happened) + 1, eager=True), 9),
+        event_id=ids(name + "E", pl.int_range(1, len(happened) + 1, eager=True), 9),
         event_time=pl.lit(START, dtype=TIME) + pl.duration(seconds="second"),
         event_type=pl.Series(STAGES).gather(happened["stage"]),
-        user_id=user.gather(session),
-        session_id=ids("S", session + 1),
-        request_id=ids("R", session + 1),
+        user_id=users_of(visits).gather(session),
+        session_id=ids(name + "S", session + 1),
+        request_id=ids(name + "R", session + 1),
         query=queries.gather(session),
         product_id=products["product_id"].gather(row),
         position="position",
