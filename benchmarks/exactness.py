@@ -58,7 +58,7 @@ def examples(
     model: Model, settings: Settings, snapshot: IndexSnapshot, space: ProductSpace, encoder: Encoder
 ) -> list[Example]:
     """The requests of the test slice with their candidates and features."""
-    prepared = prepare(read_sources(settings), snapshot, settings.ranker, model.manifest["cuts"])
+    prepared = prepare(read_sources(settings), snapshot, settings.ranker, model.manifest)
     tests = prepared._replace(requests=[item for item in prepared.requests if item[1] is Slice.TEST])
     recall = model.manifest["recall"]
     asked = settings.ranker.model_copy(update={"candidates": recall["candidates"]})

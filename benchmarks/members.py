@@ -118,7 +118,7 @@ def main() -> None:
         wider = config.model_copy(update={"most_requests": given.requests})
         prepared = prepare(sources, snapshot, wider, made.prepared.cuts)
         wide = held_back_lists(prepared, made.space, made.weights, config, snapshot, encoder, say)
-        test = made.examination.weighed(wide)
+        test = made.prepared.examination.weighed(wide)
     fits = []
     for seed in range(given.fits):
         say(f"fit {seed + 1} of {given.fits}")
@@ -138,7 +138,7 @@ def main() -> None:
             "set": given.config.resolve().parent.name,
             "index": snapshot.id,
             "products": len(snapshot),
-            "examination": made.examination.shares.tolist(),
+            "examination": made.prepared.examination.shares.tolist(),
             "requests": {part.name.lower(): len(each) for part, each in made.slices.items()} | {"test": len(test)},
             "fits": [fit.told() for fit in fits],
             "figures": figures,

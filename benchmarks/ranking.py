@@ -104,7 +104,7 @@ def open_shop(config: Path, seed: int = 0) -> Shop:
     snapshot = open_latest(store, settings.indexer)
     model = newest_model(store, snapshot, settings)
     sources = read_sources(settings)
-    prepared = prepare(sources, snapshot, settings.ranker, model.manifest["cuts"] if model else None)
+    prepared = prepare(sources, snapshot, settings.ranker, model.manifest if model else None)
     encoder = encoder_of(store, snapshot.manifest, settings.indexer)
     return Shop(settings, store, snapshot, sources, prepared, encoder, model, seed)
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 import numpy as np
 
 from indexer.arrays import Doubles, Ints, Mask
+from ranker.exposure import Exposure
 from ranker.history import (
     ADD_TO_CART,
     CLICK,
@@ -50,7 +51,9 @@ class Behaviour:
     change with time.
     """
 
-    def __init__(self, products: int) -> None:
+    def __init__(self, products: int, exposure: Exposure | None = None) -> None:
+        # What was shown to whoever it was, and clicked of it.
+        self.exposure = exposure or Exposure(products)
         self.users: dict[str, History] = {}
         # What a user rated low: the engagements of these histories are dislikes.
         self.dislikers: dict[str, History] = {}
@@ -163,6 +166,7 @@ class Behaviour:
             array = getattr(self, name)
             room = np.full((*array.shape[:-1], products - array.shape[-1]), blank)
             setattr(made, name, np.concatenate([array, room], axis=-1))
+        made.exposure = self.exposure.grown(products)
         made._orders = {}
         self._outgrown = True
         return made

@@ -1,13 +1,15 @@
 """How likely a place of a list is looked at, so that a click far down counts for those that nobody could give."""
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
 
 from indexer.arrays import Doubles, Ints
+from indexer.text import query_key
 from ranker.examples import Example
+from ranker.log import Request, graded
 
 # As if so many clicks more had been seen at each place, and expected: a few clicks prove nothing about a place.
 _PRIOR = 5.0
@@ -43,7 +45,12 @@ class Examination(NamedTuple):
 ALIKE = Examination(np.ones(1))
 
 
-def fit_examination(examples: Sequence[Example]) -> Examination:
+def stored_examination(manifest: Mapping[str, Any]) -> Examination:
+    """What a model was trained with, by its manifest; `ALIKE` of an earlier program's."""
+    return Examination(np.array(manifest.get("examination", ALIKE.shares)))
+
+
+def fit_examination(requests: Sequence[Request]) -> Examination:
     """Estimated from products that were shown for the same query at several places; `ALIKE` where no place was logged.
 
     Clicks on product d for query q at place k are Poisson with mean n r(q, d) s(k), after the examination hypothesis
@@ -52,15 +59,17 @@ def fit_examination(examples: Sequence[Example]) -> Examination:
     clicked less further down may as well be worse. Two faults are not corrected: that a user was shown further up what
     suits him, and that clicks above keep him from looking on.
     """
-    shown = [e for e in examples if e.positions is not None]
+    shown = [(r, r.rows, r.positions) for r in requests if r.rows is not None and r.positions is not None]
     if not shown:
         return ALIKE
     table = pl.DataFrame(
         {
-            "query": np.repeat([e.context.query_key for e in shown], [len(e.rows) for e in shown]),
-            "row": np.concatenate([e.rows for e in shown]),
-            "place": np.concatenate([e.positions for e in shown if e.positions is not None]).clip(max=_DEEPEST),
-            "clicks": np.concatenate([e.grades for e in shown]) > 0,
+            "query": np.repeat(
+                [query_key(request.query) for request, *_ in shown], [len(rows) for _, rows, _ in shown]
+            ),
+            "row": np.concatenate([rows for _, rows, _ in shown]),
+            "place": np.concatenate([positions for *_, positions in shown]).clip(max=_DEEPEST),
+            "clicks": np.concatenate([graded(request, rows)[0] for request, rows, _ in shown]) > 0,
         }
     )
     table = table.group_by("query", "row", "place", maintain_order=True).agg(pl.len(), pl.col("clicks").sum())

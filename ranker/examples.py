@@ -116,6 +116,7 @@ def moments(
         while pending is not None and pending.time < request.time:
             behaviour.apply(pending)
             pending = next(events, None)
+        behaviour.exposure.advance(request.time)
         yield (
             request,
             part,
@@ -131,6 +132,7 @@ def moments(
     if pending is not None:
         behaviour.apply(pending)
     behaviour.apply_all(events)
+    behaviour.exposure.advance(np.inf)
 
 
 def thinned(example: Example) -> Example:

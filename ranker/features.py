@@ -9,7 +9,7 @@ import numpy as np
 from indexer.appended import Vectors
 from indexer.arrays import Doubles, Floats, Ints
 from indexer.lexical import LexicalIndex
-from ranker import match_features, rating_features, user_features
+from ranker import exposure, match_features, rating_features, user_features
 from ranker.behaviour import LIFETIMES, Behaviour
 from ranker.covisited import Covisited
 from ranker.ease import Ease
@@ -36,7 +36,7 @@ PRODUCT = (
 # candidate has none yet and is treated as if shown first.
 FIRST_PLACE = 1
 CONTEXT = ("hour", "weekday", "position")
-NAMES = (*QUERY, *PRODUCT, *user_features.NAMES, *rating_features.NAMES, "user_dot", *CONTEXT)
+NAMES = (*QUERY, *PRODUCT, *user_features.NAMES, *rating_features.NAMES, *exposure.NAMES, "user_dot", *CONTEXT)
 # The column of the place a row was shown at.
 PLACE = NAMES.index("position")
 
@@ -86,6 +86,7 @@ def matrix(context: Context, rows: Ints, catalogue: Catalogue, behaviour: Behavi
         **rating_features.columns(
             context.history, context.disliked, rows, catalogue.table, catalogue.covisited, behaviour
         ),
+        **behaviour.exposure.columns(context.query_key if context.query else "", rows),
         "user_dot": _dot(catalogue.space, rows, context.user_vector),
         "hour": context.now % _DAY // _HOUR,
         # Day 0 of the epoch was a Thursday.

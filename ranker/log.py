@@ -69,7 +69,7 @@ def engagements(events: pl.DataFrame, row_of: Mapping[str, int], positive_rating
     return (
         events.filter(~rating | pl.col("value").is_not_nan())
         .join(kinds, on="event_type", maintain_order="left")
-        .join(_rows(row_of), on="product_id", maintain_order="left")
+        .join(rows_by_product(row_of), on="product_id", maintain_order="left")
         .select(
             "user_id",
             "row",
@@ -183,7 +183,8 @@ def graded(request: Request, rows: Array) -> tuple[Array, Array]:
     return grades, np.array([grade for row, grade in request.wanted.items() if row not in present])
 
 
-def _rows(row_of: Mapping[str, int]) -> pl.DataFrame:
+def rows_by_product(row_of: Mapping[str, int]) -> pl.DataFrame:
+    """Columns product_id, row, to be joined."""
     return pl.DataFrame(
         {"product_id": list(row_of), "row": list(row_of.values())}, schema={"product_id": pl.String, "row": pl.Int64}
     )
@@ -200,7 +201,7 @@ def _ratings(events: pl.DataFrame, row_of: Mapping[str, int]) -> pl.DataFrame:
     known = pl.all_horizontal(pl.col("user_id", "value").is_not_null())
     return (
         events.filter((pl.col("event_type") == "rating") & known & ~shown)
-        .join(_rows(row_of), on="product_id", maintain_order="left")
+        .join(rows_by_product(row_of), on="product_id", maintain_order="left")
         .select("user_id", "row", "value", seconds(pl.col("event_time")).alias("time"))
         .sort("user_id", "time", maintain_order=True)
     )

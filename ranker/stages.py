@@ -15,7 +15,9 @@ from ranker.behaviour import Behaviour
 from ranker.config import RankerConfig
 from ranker.covisited import fit_covisited
 from ranker.ease import fit_ease
+from ranker.examination import ALIKE, Examination
 from ranker.examples import Example, Slice, Stage, moments, replay
+from ranker.exposure import NOTHING, Exposure, Shown
 from ranker.features import Catalogue
 from ranker.log import Request
 from ranker.products import product_table
@@ -32,11 +34,18 @@ Say = Callable[[str], None]
 
 
 class Prepared(NamedTuple):
-    """Requests by slice in time order, the engagements to replay, and where the slices begin."""
+    """Requests by slice in time order, the engagements to replay, where the slices begin, how often places are looked
+    at, and what was shown at them."""
 
     requests: list[tuple[Request, Slice]]
     engagements: pl.DataFrame
     cuts: list[float]
+    examination: Examination = ALIKE
+    shown: Shown = NOTHING
+
+    def behaviour(self, products: int) -> Behaviour:
+        """Of a time before the log; what was shown is folded in as a replay goes on."""
+        return Behaviour(products, Exposure(products, self.examination.shares, self.shown))
 
 
 def make_stages(
@@ -76,7 +85,7 @@ def slice_examples(
     slices: dict[Slice, list[Example]] = {part: [] for part in Slice}
     requests = [(request, part) for request, part in prepared.requests if part is not Slice.TOWER]
     events = log.folding(prepared.engagements)
-    made = replay(requests, events, Behaviour(len(snapshot)), stages, space, _one_by_one(encoder, snapshot))
+    made = replay(requests, events, prepared.behaviour(len(snapshot)), stages, space, _one_by_one(encoder, snapshot))
     for part, example in _told(made, len(requests), say):
         # A list without anything wanted teaches a ranker nothing, but its miss counts in the report.
         if (example.grades > 0).any() or (part is Slice.TEST and len(example.missed)):
@@ -104,7 +113,7 @@ def fit_recall(
     fit = [item for item in prepared.requests if item[1] is Slice.MEMBERS]
     fit = [fit[i] for i in np.unique(np.linspace(0, max(len(fit) - 1, 0), _RECALL_REQUESTS).astype(int)) if fit]
     samples: dict[str, list[Sample]] = {"query": [], "user": []}
-    behaviour = Behaviour(len(snapshot))
+    behaviour = prepared.behaviour(len(snapshot))
     events = log.folding(prepared.engagements)
     for request, _, context, stage in moments(fit, events, behaviour, stages, space, _one_by_one(encoder, snapshot)):
         # Of a logged list everything was recalled once; what to recall can be learnt only where the log does not say.

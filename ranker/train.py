@@ -23,8 +23,9 @@ from ranker.compiled_tower import CompiledTower
 from ranker.config import RankerConfig
 from ranker.covisited import fit_covisited
 from ranker.ease import fit_ease
-from ranker.examination import ALIKE, Examination, fit_examination
+from ranker.examination import Examination, fit_examination, stored_examination
 from ranker.examples import Example, Slice, slice_of_query, slice_of_time, time_cuts
+from ranker.exposure import shown_of
 from ranker.fit import fit_members
 from ranker.log import Request, Sources
 from ranker.model import REPORT, UNRANKED, Members, Model
@@ -45,7 +46,6 @@ class Material(NamedTuple):
     prepared: Prepared
     space: ProductSpace
     weights: dict[str, dict[str, float]]
-    examination: Examination
     slices: dict[Slice, list[Example]]
 
 
@@ -102,7 +102,7 @@ def train(
             "cuts": prepared.cuts,
             "requests": {part.name.lower(): len(slices[part]) for part in Slice},
             "positive_grade": config.positive_grade,
-            "examination": made.examination.shares.tolist(),
+            "examination": prepared.examination.shares.tolist(),
             "seconds": round(time.perf_counter() - started, 2),
         }
 
@@ -120,15 +120,14 @@ def gather(
     """Fit the product space and the recall weights, and replay the log. Raises `InputError` where it cannot be used."""
     _check_known(sources, snapshot.row_of)
     prepared = prepare(sources, snapshot, config)
+    say(f"how often a place is looked at, as a share of the first: {prepared.examination}")
     space = _fit_space(prepared, snapshot, config, indexing, choose(config.device), say)
     stages = make_stages(prepared, snapshot, space, config, {})
     with one_thread():
         weights = fit_recall(prepared, stages, space, snapshot, encoder, config, say)
         slices = slice_examples(prepared, with_weights(stages, weights), space, snapshot, encoder, say)
-    examination = fit_examination(slices[Slice.MEMBERS])
-    say(f"how often a place is looked at, as a share of the first: {examination}")
-    weighed = {part: examination.weighed(examples) for part, examples in slices.items()}
-    return Material(prepared, space, weights, examination, weighed)
+    weighed = {part: prepared.examination.weighed(examples) for part, examples in slices.items()}
+    return Material(prepared, space, weights, weighed)
 
 
 def shortfall(slices: Mapping[Slice, Sequence[Example]]) -> str | None:
@@ -151,15 +150,13 @@ def evaluate_again(
             f"Nothing to evaluate: model {model.id} has no ranking, because its log was too short to learn one from. "
             "Rebuild with a longer log (`vitrine rebuild`), or name another model with --model."
         )
-    prepared = prepare(sources, snapshot, config, model.manifest["cuts"])
+    prepared = prepare(sources, snapshot, config, model.manifest)
     recall = model.manifest["recall"]
     asked = config.model_copy(update={"candidates": recall["candidates"]})
     test = held_back_lists(prepared, model.space, recall["weights"], asked, snapshot, encoder, say)
     if not test:
         raise InputError("Nothing to evaluate on: the log holds no request with something wanted after the last cut.")
-    # A model that was trained before places were weighed has no shares.
-    examination = Examination(np.array(model.manifest.get("examination", ALIKE.shares)))
-    return _report(model.members, examination.weighed(test), model.space, config, examination)
+    return _report(model.members, prepared.examination.weighed(test), model.space, config, prepared.examination)
 
 
 def _report(
@@ -186,16 +183,20 @@ def held_back_lists(
 
 
 def prepare(
-    sources: Sources, snapshot: IndexSnapshot, config: RankerConfig, cuts: Sequence[float] | None = None
+    sources: Sources,
+    snapshot: IndexSnapshot,
+    config: RankerConfig,
+    trained: Mapping[str, Any] | None = None,
 ) -> Prepared:
-    """Requests and engagements of the sources; `cuts` are a trained model's, else they are taken from the requests."""
+    """Requests and engagements of the sources. Where the slices begin, and how often places are looked at, is as in the
+    manifest of a `trained` model; else it is taken from the requests."""
     row_of = snapshot.row_of
     tuned = snapshot.manifest["encoder"].get("tuned", {})
     events = sources.events if sources.events is not None else pl.DataFrame(schema=EVENTS)
     found = log.engagements(events, row_of, config.positive_rating)
     requests = log.requests(events, found, row_of, config)
     times = np.array([request.time for request in requests])
-    where = time_cuts(times, config.time_cuts) if cuts is None else list(cuts)
+    where = time_cuts(times, config.time_cuts) if trained is None else list(trained["cuts"])
     if where and where[0] < tuned.get("events_before", -np.inf):
         raise InputError(
             "The encoder was tuned on events after the first of ranker.time_cuts: figures would be too good. "
@@ -207,7 +208,12 @@ def prepare(
         judged = log.judged_requests(sources.judgments, row_of, end)
         share = tuned.get("queries_below", 0.0)
         parts += [(request, slice_of_query(request.query, split, share)) for request, split in judged]
-    return Prepared(_thinned(parts, config.most_requests), found, where)
+    kept = _thinned(parts, config.most_requests)
+    if trained is None:
+        examination = fit_examination([request for request, part in kept if part is Slice.MEMBERS])
+    else:
+        examination = stored_examination(trained)
+    return Prepared(kept, found, where, examination, shown_of(events, row_of, examination.shares))
 
 
 def _fit_ranking(made: Material, config: RankerConfig, say: Say) -> Ranking | None:
@@ -218,7 +224,7 @@ def _fit_ranking(made: Material, config: RankerConfig, say: Say) -> Ranking | No
     members = fit_members(made.slices, made.space.vectors, config, choose(config.device), say)
     say("evaluate on the test slice")
     test = made.slices[Slice.TEST]
-    return Ranking(members, _report(members, test, made.space, config, made.examination))
+    return Ranking(members, _report(members, test, made.space, config, made.prepared.examination))
 
 
 def _learnt(fitted: Sequence[Example]) -> list[str]:

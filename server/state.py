@@ -11,6 +11,8 @@ from indexer.query_table import QueryEncoder
 from indexer.snapshot import IndexSnapshot
 from indexer.store import Store
 from ranker.behaviour import Behaviour
+from ranker.examination import stored_examination
+from ranker.exposure import Exposure
 from ranker.log import engagements, folding
 from ranker.model import Model, load_model
 from ranker.upserts import Upsert
@@ -65,6 +67,7 @@ class State:
     def fold(self, events: pl.DataFrame) -> None:
         """Fold canonical events into the behaviour, as training does."""
         self.behaviour.apply_all(folding(engagements(events, self.row_of, self.positive_rating)))
+        self.behaviour.exposure.fold(events, self.row_of)
 
 
 def load_state(
@@ -90,7 +93,7 @@ def load_state(
         row_of=snapshot.row_of,
         model=model,
         encoder=encoder,
-        behaviour=Behaviour(len(snapshot)),
+        behaviour=Behaviour(len(snapshot), Exposure(len(snapshot), stored_examination(model.manifest).shares)),
         assortment=Assortment(snapshot, model.catalogue.table),
         suggestions=Suggestions(snapshot.products, worded),
         query_vectors=QueryVectors(QueryEncoder(encoder, snapshot.query_table), settings.server.query_cache),

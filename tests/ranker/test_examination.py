@@ -1,5 +1,7 @@
 """How likely a place is looked at, estimated from clicks whose law is known, and what it does to a figure."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 
@@ -8,6 +10,7 @@ from ranker.examination import ALIKE, Examination, fit_examination
 from ranker.examples import Example
 from ranker.features import NAMES, Context
 from ranker.history import EMPTY
+from ranker.log import Request
 
 LIST = 10
 SHARES = 1.0 / np.arange(1, LIST + 1)
@@ -19,6 +22,15 @@ def shown(query: str, rows: np.ndarray, clicks: np.ndarray, places: np.ndarray |
     context = Context(0.0, EMPTY, query, query)
     matrix = np.zeros((len(rows), len(NAMES)), np.float32)
     return Example(context, rows, matrix, clicks.astype(float), np.empty(0), np.empty(0), positions=places)
+
+
+def fitted(examples: Sequence[Example]) -> Examination:
+    return fit_examination(
+        [
+            Request(0.0, None, e.context.query, e.rows, e.positions, dict(zip(e.rows.tolist(), e.grades, strict=True)))
+            for e in examples
+        ]
+    )
 
 
 def log(count: int, *, moved: bool = True) -> list[Example]:
@@ -37,13 +49,13 @@ def log(count: int, *, moved: bool = True) -> list[Example]:
 
 
 def test_the_shares_that_made_the_clicks_are_found() -> None:
-    examination = fit_examination(log(6_000))
+    examination = fitted(log(6_000))
     assert examination.shares[0] == 1.0
     np.testing.assert_allclose(examination.shares, SHARES, atol=0.05)
 
 
 def test_what_never_moves_says_nothing_of_places() -> None:
-    examination = fit_examination(log(2_000, moved=False))
+    examination = fitted(log(2_000, moved=False))
     np.testing.assert_array_equal(examination.worth(np.arange(1, 30)), np.ones(29))
 
 
@@ -51,14 +63,14 @@ def test_a_few_clicks_prove_nothing() -> None:
     """Two lists, whose only click is below: a share is near 1 until there are more than the prior's clicks."""
     rows, places = np.arange(2), np.array([1, 2])
     few = [shown("q", rows, np.array([0, 1]), places), shown("q", rows[::-1], np.array([0, 0]), places)]
-    examination = fit_examination(few)
+    examination = fitted(few)
     assert 0.7 < examination.shares[1] < 1.4
 
 
 def test_without_places_there_is_nothing_to_estimate() -> None:
     assert fit_examination([]) is ALIKE
     unplaced = [shown("q", np.arange(2), np.array([0, 1]), None)]
-    assert fit_examination(unplaced) is ALIKE
+    assert fitted(unplaced) is ALIKE
     assert ALIKE.weighed(unplaced)[0].weights is None
 
 
@@ -69,7 +81,7 @@ def test_a_place_where_nothing_moved_is_as_the_one_above() -> None:
     clicks = np.array([1, 1])
     many = [shown("q", np.arange(2), clicks, places) for places in (one, other) for _ in range(50)]
     many += [shown("q", np.arange(2), 0 * clicks, other)] * 150
-    examination = fit_examination(many)
+    examination = fitted(many)
     assert examination.shares[1] == examination.shares[0] == 1.0
     assert examination.shares[2] == pytest.approx(0.25, abs=0.1)
 
@@ -83,7 +95,7 @@ def test_worth_is_bounded_and_deeper_places_count_as_the_last() -> None:
 def test_an_absurd_place_takes_no_memory() -> None:
     rows, clicks = np.arange(2), np.array([1, 0])
     many = [shown("q", rows, clicks, np.array(places)) for places in ((1, 2**31 - 1), (2**31 - 1, 1))]
-    examination = fit_examination(many)
+    examination = fitted(many)
     assert len(examination.shares) == 500
     assert examination.worth(np.array([2**31 - 1])) == examination.worth(np.array([500]))
 

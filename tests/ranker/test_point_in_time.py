@@ -1,18 +1,20 @@
 """Nothing a row is told at a time depends on what happens later: random logs, whose future is changed."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 import polars as pl
 import pytest
 
 from indexer.arrays import Floats
+from indexer.canonical import EVENTS
 from indexer.encoder import Encoder
 from indexer.snapshot import IndexSnapshot
 from ranker import features, log
-from ranker.behaviour import Behaviour
 from ranker.config import RankerConfig
 from ranker.examples import Example, Slice, replay, slice_of_time
+from ranker.exposure import NOTHING, Shown, shown_of
 from ranker.history import ADD_TO_CART, CLICK, DISLIKE, PURCHASE, RATING, RETURN, VIEW
 from ranker.log import Request
 from ranker.space import ProductSpace
@@ -24,7 +26,7 @@ QUERIES = ("", "red boot", "blue hat")
 # The stages begin at 40, 46, 52, 58 and 64 within the members' slice, then at 70, 80 and 90.
 CUTS = [40.0, 70.0, 80.0, 90.0]
 
-Replayed = Callable[[pl.DataFrame, Sequence[Request]], list[Example]]
+Replayed = Callable[..., list[Example]]
 Engaged = Callable[..., pl.DataFrame]
 
 
@@ -43,15 +45,36 @@ def snapshot(titles: Callable[..., IndexSnapshot]) -> IndexSnapshot:
 def replayed(snapshot: IndexSnapshot, encoder: Encoder, plain_space: Callable[[Floats], ProductSpace]) -> Replayed:
     space = plain_space(snapshot.vectors)
 
-    def run(frame: pl.DataFrame, requests: Sequence[Request]) -> list[Example]:
+    def run(frame: pl.DataFrame, requests: Sequence[Request], shown: Shown = NOTHING) -> list[Example]:
         parts = [(request, slice_of_time(request.time, CUTS)) for request in requests]
-        stages = make_stages(Prepared(parts, frame, CUTS), snapshot, space, RankerConfig(candidates=6), {})
-        made = replay(
-            parts, log.folding(frame), Behaviour(len(TITLES)), stages, space, lambda query: encoder.encode([query])[0]
-        )
-        return [example for _, example in made]
+        prepared = Prepared(parts, frame, CUTS, shown=shown)
+        stages = make_stages(prepared, snapshot, space, RankerConfig(candidates=6), {})
+        behaviour = prepared.behaviour(len(TITLES))
+        embed = partial(_embedded, encoder)
+        return [example for _, example in replay(parts, log.folding(frame), behaviour, stages, space, embed)]
 
     return run
+
+
+def _embedded(encoder: Encoder, query: str) -> Floats:
+    return encoder.encode([query])[0]
+
+
+def looked_at(rng: np.random.Generator, start: float, end: float, count: int) -> Shown:
+    """Impressions and clicks at whole seconds, many of them at one time."""
+    seconds = np.sort(rng.integers(start, end, count))
+    frame = pl.DataFrame(
+        {
+            "event_id": [str(i) for i in range(count)],
+            "event_time": pl.Series(seconds * 1_000_000).cast(EVENTS["event_time"]),
+            "event_type": rng.choice(["impression", "click"], count),
+            "request_id": ["r"] * count,
+            "query": rng.choice(["Red boot", "blue hat"], count),
+            "position": rng.integers(1, 4, count),
+            "product_id": rng.integers(0, len(TITLES), count).astype(str),
+        }
+    )
+    return shown_of(frame, {str(row): row for row in range(len(TITLES))}, np.array([1.0, 0.5]))
 
 
 def drawn(rng: np.random.Generator, engaged: Engaged, start: float, end: float, count: int) -> pl.DataFrame:
@@ -102,7 +125,11 @@ def test_a_row_at_a_time_does_not_know_what_comes_after(
     rng = np.random.default_rng(seed)
     frame, requests = drawn(rng, engaged, 0, 100, 250), asked(rng)
     before, after = frame.filter(pl.col("time") < now), frame.filter(pl.col("time") >= now)
-    whole = [example for example in replayed(frame, requests) if example.context.now <= now]
+    shown = looked_at(rng, 0, 100, 250)
+    past = shown.part(0, int(np.searchsorted(shown.times, now)))
+    whole = [example for example in replayed(frame, requests, shown) if example.context.now <= now]
+    assert len(past.rows) < len(shown.rows)
+    assert_alike(whole, [e for e in replayed(frame, requests, past) if e.context.now <= now])
     futures = {
         "removed": before,
         "added to": joined(frame, drawn(rng, engaged, int(now), 100, 80)),
@@ -112,7 +139,7 @@ def test_a_row_at_a_time_does_not_know_what_comes_after(
     }
     for change, changed in futures.items():
         assert not changed.equals(frame), change
-        assert_alike(whole, [example for example in replayed(changed, requests) if example.context.now <= now])
+        assert_alike(whole, [example for example in replayed(changed, requests, shown) if example.context.now <= now])
 
 
 def test_a_row_does_know_what_came_before(replayed: Replayed, engaged: Engaged) -> None:
@@ -123,7 +150,8 @@ def test_a_row_does_know_what_came_before(replayed: Replayed, engaged: Engaged) 
         # Sparse, so that two users have not engaged with every product before the first request.
         frame, requests = drawn(rng, engaged, 0, 100, 120), asked(rng)
         past = joined(drawn(rng, engaged, 0, 40, 40), frame)
-        for one, other in zip(replayed(frame, requests), replayed(past, requests), strict=True):
+        shown = looked_at(rng, 0, 40, 60)
+        for one, other in zip(replayed(frame, requests), replayed(past, requests, shown), strict=True):
             for row in np.intersect1d(one.rows, other.rows):
                 pair = [made.features[made.rows.tolist().index(row)] for made in (one, other)]
                 changed |= ~np.isclose(*pair, rtol=1e-5, atol=1e-6, equal_nan=True)
@@ -131,7 +159,7 @@ def test_a_row_does_know_what_came_before(replayed: Replayed, engaged: Engaged) 
     assert moved > {
         *("query_frequency", "query_engaged", "query_share", "popularity_3d", "popularity_120d", "repeat_rate"),
         *("history_length", "covisited", "covisited_last", "ease", "rhythm", "recent_visits_70", "liked_share"),
-        *("ratings", "trend_30d", "trend_120d"),
+        *("ratings", "trend_30d", "trend_120d", "shown", "click_rate", "query_shown", "query_click_rate"),
         *("user_liked_share", "disliked_cosine_mean", "disliked_covisited", "return_rate", "category_liked_share"),
     }
     assert not moved & {"log_price", "title_cosine", "bm25", "lexical", "hour", "position", "title_tokens"}

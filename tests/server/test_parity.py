@@ -20,7 +20,6 @@ from indexer.encoder import load_encoder
 from indexer.sample.shop import make_shop
 from indexer.threads import one_thread
 from ranker import features
-from ranker.behaviour import Behaviour
 from ranker.covisited import fit_covisited
 from ranker.ease import fit_ease
 from ranker.examples import Example, Slice, Stage, as_shown, replay
@@ -109,7 +108,7 @@ def sampled(trained: Trained, count: int) -> list[Request]:
 def replayed(trained: Trained, requests: list[Request], stages: list[Stage]) -> list[Example]:
     """The training's own examples of these requests, with what training read at each moment."""
     snapshot = load(trained).snapshot
-    events, behaviour = folding(trained.prepared.engagements), Behaviour(len(snapshot))
+    events, behaviour = folding(trained.prepared.engagements), trained.prepared.behaviour(len(snapshot))
     parts = [(request, Slice.TEST) for request in requests]
 
     def embed(query: str) -> np.ndarray:

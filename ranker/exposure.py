@@ -1,0 +1,216 @@
+"""What was shown, how often it was looked at, and what was clicked of it: by product, and by query and product."""
+
+import copy
+import hashlib
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+import polars as pl
+
+from indexer.arrays import Array, Doubles, Ints
+from indexer.machine_code import machine_code
+from indexer.text import query_key
+from ranker import log
+
+NAMES = ("shown", "click_rate", "query_shown", "query_click_rate")
+# How many looks weigh as much as what is known without them: of a product the rate of all, after a query its own.
+_LOOKS, _QUERY_LOOKS = 10.0, 5.0
+# Looks are multiples of this, so that their sums are exact: training and serving read the same bits, however many are
+# folded in at once.
+_UNIT = 1 / 4096
+# Places of the table of queries and products at first, and at most: 24 bytes each, half of them in use.
+_FIRST, _MOST = 1 << 10, 1 << 22
+_SPREAD = np.uint64(0x9E3779B97F4A7C15)
+
+
+class Shown(NamedTuple):
+    """Products that were shown or clicked, in time order: [n] each.
+
+    `queries` are `_query_hash`es, 0 without a query; `looks` how often the place is looked at, 0 of a click; `times` in
+    Unix seconds.
+    """
+
+    rows: Ints
+    queries: Array
+    looks: Doubles
+    clicks: Doubles
+    times: Doubles
+
+    def part(self, start: int, stop: int) -> "Shown":
+        """Those from one place to before another."""
+        return Shown(*(each[start:stop] for each in self))  # type: ignore[arg-type]
+
+
+NOTHING = Shown(np.empty(0, np.int64), np.empty(0, np.uint64), np.empty(0), np.empty(0), np.empty(0))
+# Every place is looked at as often as the first.
+EQUALLY: Doubles = np.ones(1)
+
+
+def shown_of(events: pl.DataFrame, row_of: Mapping[str, int], shares: Doubles) -> Shown:
+    """Impressions of answered requests in canonical events, and clicks on them.
+
+    `shares` [places] is how often a place is looked at, as a share of the first; deeper ones as the last, an impression
+    without a place as the first.
+    """
+    kept = events.filter(pl.col("event_type").is_in(["impression", "click"]) & pl.col("request_id").is_not_null())
+    if kept.is_empty():
+        return NOTHING
+    hashes = {query: _query_hash(query) for query in kept["query"].unique().drop_nulls().to_list()}
+    table = (
+        kept.join(log.rows_by_product(row_of), on="product_id", maintain_order="left")
+        .select(
+            "row",
+            pl.col("query").replace_strict(hashes, default=0, return_dtype=pl.UInt64).fill_null(0),
+            (pl.col("event_type") == "click").cast(pl.Float64).alias("click"),
+            pl.col("position").fill_null(1).clip(1, len(shares)).cast(pl.Int64),
+            log.seconds(pl.col("event_time")).alias("time"),
+        )
+        .sort("time", maintain_order=True)
+    )
+    clicks, places = table["click"].to_numpy(), table["position"].to_numpy()
+    looks = np.where(clicks > 0, 0.0, np.round(shares[places - 1] / _UNIT) * _UNIT)
+    return Shown(table["row"].to_numpy(), table["query"].to_numpy(), looks, clicks, table["time"].to_numpy())
+
+
+class Exposure:
+    """Looks and clicks by product row, and for each query by product row; training and serving fold them alike.
+
+    A look is an impression times how often its place is looked at (`ranker.examination`), so that clicks over looks is
+    what a product gets where it is seen: clicks over expected clicks (Zhang and Jones, WWW 2007), but for a factor.
+    """
+
+    def __init__(self, products: int, shares: Doubles = EQUALLY, log: Shown = NOTHING) -> None:
+        """`log` is folded in as far as `advance` says."""
+        self._shares = shares
+        self._log, self._reached = log, 0
+        self._looks: Doubles = np.zeros(products)
+        self._clicks: Doubles = np.zeros(products)
+        self._total = (0.0, 0.0)
+        self._pairs = _Pairs()
+
+    def advance(self, time: float) -> None:
+        """Fold in what of the log is strictly before a time, in Unix seconds."""
+        stop = int(np.searchsorted(self._log.times, time))
+        if stop > self._reached:
+            self._add(self._log.part(self._reached, stop))
+            self._reached = stop
+
+    def fold(self, events: pl.DataFrame, row_of: Mapping[str, int]) -> None:
+        """Fold canonical events in."""
+        self._add(shown_of(events, row_of, self._shares))
+
+    def columns(self, query: str, rows: Ints) -> dict[str, Doubles | float]:
+        """A column for each of NAMES, float64 [rows], or one number for all; `query` is a query's key, or empty.
+
+        Rates are logarithms of their ratio to the rate of all, 0 of a product that was never shown. NaN after no query.
+        """
+        looks, clicks = self._total
+        usual = (clicks + 1.0) / (looks + 10.0)
+        seen = self._looks[rows]
+        # Clicks where no impression was ever logged say nothing of a rate.
+        rate = (np.where(seen > 0, self._clicks[rows], 0.0) + _LOOKS * usual) / (seen + _LOOKS)
+        columns: dict[str, Doubles | float] = {"shown": np.log1p(seen), "click_rate": np.log(rate / usual)}
+        if not query:
+            return columns | dict.fromkeys(NAMES[2:], float("nan"))
+        after = self._pairs.of(_query_hash(query, known=True), rows)
+        query_rate = (np.where(after[:, 0] > 0, after[:, 1], 0.0) + _QUERY_LOOKS * rate) / (after[:, 0] + _QUERY_LOOKS)
+        return columns | {"query_shown": np.log1p(after[:, 0]), "query_click_rate": np.log(query_rate / usual)}
+
+    def grown(self, products: int) -> "Exposure":
+        """The same with rows for `products` products; what is folded in from now on is to be folded into this one."""
+        made = copy.copy(self)
+        room = np.zeros(products - len(self._looks))
+        made._looks, made._clicks = (np.concatenate([each, room]) for each in (self._looks, self._clicks))
+        return made
+
+    def _add(self, new: Shown) -> None:
+        if not len(new.rows):
+            return
+        np.add.at(self._looks, new.rows, new.looks)
+        np.add.at(self._clicks, new.rows, new.clicks)
+        self._total = (self._total[0] + float(new.looks.sum()), self._total[1] + float(new.clicks.sum()))
+        asked = new.queries != 0
+        self._pairs.add(new.queries[asked], new.rows[asked], np.column_stack([new.looks, new.clicks])[asked])
+
+
+class _Pairs:
+    """Looks and clicks of each query and product: a hash table with open addressing, since there may be millions.
+
+    At most half of its places are used. Once it is as large as it may be, what is new is not kept.
+    """
+
+    def __init__(self) -> None:
+        # Keys, 0 where a place is free, and looks and clicks [places, 2]. Who reads takes both of one size.
+        self._table = _empty(_FIRST)
+        self._used = 0
+
+    def add(self, queries: Array, rows: Ints, counts: Doubles) -> None:
+        """Add [n, 2] looks and clicks to those of n pairs."""
+        # One after the other they would ask for as many places as if no pair came twice.
+        added, where = np.unique(_keys(queries, rows), return_inverse=True)
+        sums: Doubles = np.column_stack([np.bincount(where, each, len(added)) for each in counts.T])
+        while 2 * (self._used + len(added)) > len(self._table[0]) < _MOST:
+            grown = _empty(2 * len(self._table[0]))
+            keys, held = self._table
+            taken = keys != 0
+            _add(*grown, keys[taken], held[taken], len(grown[0]))
+            self._table = grown
+        keys, held = self._table
+        self._used += _add(keys, held, added, sums, len(keys) // 2 - self._used)
+
+    def of(self, query: int, rows: Ints) -> Doubles:
+        """Looks and clicks of a query's products, float64 [rows, 2]."""
+        keys, held = self._table
+        return _found(keys, held, _keys(np.full(len(rows), query, np.uint64), rows))
+
+
+def _empty(places: int) -> tuple[Array, Doubles]:
+    return np.zeros(places, np.uint64), np.zeros((places, 2))
+
+
+def _keys(queries: Array, rows: Ints) -> Array:
+    """A number for each pair, never 0; two pairs have the same one once in 2^64."""
+    mixed = queries ^ (rows.astype(np.uint64) * _SPREAD)
+    mixed = (mixed ^ (mixed >> np.uint64(31))) * _SPREAD
+    return np.asarray(np.maximum(mixed ^ (mixed >> np.uint64(29)), np.uint64(1)))
+
+
+def _query_hash(query: str, *, known: bool = False) -> int:
+    """64 bits of a query, never 0; `known` says that it is a query's key already."""
+    key = query if known else query_key(query)
+    return max(int.from_bytes(hashlib.blake2b(key.encode(), digest_size=8).digest(), "little"), 1)
+
+
+@machine_code
+def _add(keys: Array, held: Doubles, added: Array, counts: Doubles, room: int) -> int:
+    """Add counts to those of keys; at most `room` new ones find a place. Returns how many did."""
+    last = np.uint64(len(keys) - 1)
+    new = 0
+    for i in range(len(added)):
+        place = added[i] & last
+        while keys[place] != 0 and keys[place] != added[i]:
+            place = (place + np.uint64(1)) & last
+        if keys[place] == 0:
+            if new == room:
+                continue
+            new += 1
+            keys[place] = added[i]
+        held[place, 0] += counts[i, 0]
+        held[place, 1] += counts[i, 1]
+    return new
+
+
+@machine_code
+def _found(keys: Array, held: Doubles, wanted: Array) -> Doubles:
+    """Counts of keys, 0 of those that are not there."""
+    last = np.uint64(len(keys) - 1)
+    out = np.zeros((len(wanted), 2))
+    for i in range(len(wanted)):
+        place = wanted[i] & last
+        while keys[place] != 0 and keys[place] != wanted[i]:
+            place = (place + np.uint64(1)) & last
+        if keys[place] != 0:
+            out[i, 0] = held[place, 0]
+            out[i, 1] = held[place, 1]
+    return out
