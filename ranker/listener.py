@@ -48,6 +48,8 @@ class Listener:
 
     def close(self) -> None:
         """End the thread."""
+        if self._ended.is_set():
+            return
         self._ended.set()
         self._wake()
         self._thread.join()

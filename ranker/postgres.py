@@ -93,11 +93,13 @@ class Database:
         try:
             given = conninfo_to_dict(uri.get_secret_value())
         except psycopg.Error:
-            # Its message may quote a part of the password.
+            given = None
+        # libpq's own message may quote a part of a password that it takes for something else.
+        if given is None or set(str(given.get("port", ""))) - set("0123456789,"):
             raise ConfigError(
                 "journal is no connection URI of PostgreSQL: postgresql://user@host:port/database?sslmode=verify-full. "
                 "Special characters of a name or password are written as %XX."
-            ) from None
+            )
         self._parameters: Mapping[str, Any] = {**_DEFAULTS, **given}
         place = [str(given[name]) for name in ("host", "hostaddr", "port", "dbname") if given.get(name)]
         self.name = f"the journal in PostgreSQL ({' '.join(place) or 'of the environment'})"

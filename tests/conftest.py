@@ -52,6 +52,7 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
         warnings.simplefilter("ignore")
         reason = "needs a PostgreSQL server: pgserver has one for most machines (pip install -e '.[dev]')"
         pgserver = pytest.importorskip("pgserver", reason=reason)
+        pytest.importorskip("psycopg", reason="needs psycopg: pip install -e '.[postgres]'")
         server = pgserver.get_server(tmp_path_factory.mktemp("postgres"), cleanup_mode="delete")
     yield Postgres(server, pgserver.pg_ctl)
     server.cleanup()
