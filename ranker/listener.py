@@ -1,14 +1,12 @@
 """The thread that PostgreSQL tells of commits, and that knows whether the database can be reached."""
 
+import contextlib
 import selectors
 import socket
 import threading
 import time
 from collections.abc import Callable
 
-import psycopg
-
-from ranker.journal import JournalError
 from ranker.postgres import Connection
 
 CHANNEL = "vitrine"
@@ -68,7 +66,8 @@ class Listener:
         """Listen until the connection is lost or doubted; False where this is to end."""
         try:
             self._listen(connection)
-        except psycopg.Error as error:
+        except Exception as error:
+            # Whatever it is: a thread that ended would tell nothing any more.
             self._reason = " ".join(f"the journal's connection is lost: {error}".split())
         finally:
             connection.close()
@@ -91,7 +90,7 @@ class Listener:
         """A connection that listens; None where there is none to be had."""
         try:
             connection = self._listening()
-        except JournalError as error:
+        except Exception as error:
             self._reason = str(error)
             return None
         self._reason = ""
@@ -102,4 +101,6 @@ class Listener:
         return self._connect(f"LISTEN {CHANNEL}")
 
     def _wake(self) -> None:
-        self._waker.send(b".")
+        # Whoever still reads while it is closed has nobody to wake.
+        with contextlib.suppress(OSError):
+            self._waker.send(b".")

@@ -125,7 +125,7 @@ class PostgresJournal(Journal):
 
         def work(writing: _Writing) -> None:
             if any(writing.numbers.values()):
-                raise InputError(f"The journal in PostgreSQL is not empty: {Position(*writing.numbers.values())}.")
+                raise InputError(f"{self.name} is not empty: a journal is copied into an empty one.")
             for table, rows in whole.rows.items():
                 writing.copy(table, rows)
             writing.numbers.update(zip(_TABLES, whole.position, strict=True))

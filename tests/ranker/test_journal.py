@@ -12,7 +12,8 @@ from databases import Kept
 
 from indexer.canonical import EVENTS
 from indexer.errors import InputError, SnapshotError
-from ranker.journal import Entry, Journal
+from ranker import sqlite_journal
+from ranker.journal import Entry, Journal, JournalError
 from ranker.sqlite_journal import FILE, SqliteJournal
 
 T0 = 1_700_000_000_000_000
@@ -125,6 +126,22 @@ def test_only_its_owner_can_read_it(tmp_path: Path) -> None:
         files = list((tmp_path / "store").glob(f"{FILE}*"))
         assert {file.name for file in files} >= {FILE, f"{FILE}-wal"}
         assert all(file.stat().st_mode & 0o077 == 0 for file in files if not file.name.endswith(".lock"))
+
+
+def test_a_file_that_cannot_be_used_now_may_be_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sqlite_journal, "_TIMEOUT", 0.05)
+    with (
+        closing(SqliteJournal(tmp_path / FILE)) as journal,
+        closing(sqlite3.connect(tmp_path / FILE, isolation_level=None)) as other,
+    ):
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(JournalError, match=r"database is locked \(journal\.sqlite\)"):
+            journal.append([[entry("e1")]])
+        other.execute("ROLLBACK")
+        assert journal.append([[entry("e1")]]) == [True]
+        other.execute("DROP TABLE events")
+        with pytest.raises(JournalError, match="no such table"):
+            journal.read()
 
 
 def test_a_commit_of_anybody_is_seen_once(journal: Journal, kept: Kept) -> None:

@@ -26,6 +26,7 @@ from vitrine.v1 import admin_service_pb2, catalog_service_pb2, event_pb2, event_
 from indexer.readers import Catalogue
 from ranker.journals import read_log
 from server.rebuild import amendment, read_sources
+from server.release import Releases
 
 Item = catalog_service_pb2.UpsertProductsRequest.Item
 Inventory = catalog_service_pb2.SetInventoryRequest.Item
@@ -133,7 +134,7 @@ def test_who_starts_later_knows_all(
 
 
 def test_while_the_database_is_away_answers_go_on_and_writes_are_refused(
-    machines: tuple[Running, Running], lent: Postgres, caplog: pytest.LogCaptureFixture
+    trained: Trained, machines: tuple[Running, Running], lent: Postgres, caplog: pytest.LogCaptureFixture
 ) -> None:
     one, two = machines
     p, q = one.live.state.snapshot.ids[:2]
@@ -163,6 +164,11 @@ def test_while_the_database_is_away_answers_go_on_and_writes_are_refused(
             (retry,) = refused.details
             assert isinstance(retry, error_details_pb2.RetryInfo)
             assert retry.retry_delay.ToMilliseconds() == 1_000
+    again = Releases(two.trained.store).create(
+        trained.release.index, trained.release.model, "again", two.trained.settings.indexer
+    )
+    Releases(two.trained.store).promote(again.number)
+    wait_until(lambda: "the promoted release waits" in caplog.text)
     assert caplog.text.count("answers go on without what is newest in it") == 2
     lent.start()
     # A caller that asks again gets it written once, and whoever missed it learns of it.
@@ -171,6 +177,8 @@ def test_while_the_database_is_away_answers_go_on_and_writes_are_refused(
     assert one.write(clicked("ann", q, "again")).duplicates == 1
     for server in machines:
         wait_until(lambda server=server: visited(server, "ann") == [p, q])  # type: ignore[misc]
+    wait_until(lambda: two.live.state.release.number == again.number)
+    assert visited(two, "ann") == [p, q]
 
 
 def test_a_server_does_not_start_without_its_journal(trained: Trained, tmp_path: Path) -> None:
