@@ -75,13 +75,14 @@ def told(journal: Journal, store: Path, uri: SecretStr, count: int) -> list[floa
     writer = context.Process(target=write, args=(store, uri, count, theirs))
     writer.start()
     ours.recv()
-    journal.changed()
-    seen = []
+    seen, last = list[float](), journal.sequence()
     ours.send(None)
-    for _ in range(count):
+    while len(seen) < count:
         while not journal.changed():
             time.sleep(_LOOK)
-        seen.append(time.monotonic())
+        now = time.monotonic()
+        # It may be told of what was there before.
+        seen += [now] * (journal.sequence() - last - len(seen))
     written: list[float] = ours.recv()
     writer.join()
     return [1e3 * (mine - theirs) for mine, theirs in zip(seen, written, strict=True)]
