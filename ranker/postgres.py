@@ -33,8 +33,8 @@ SET lock_timeout = '10s';
 SET statement_timeout = '30s';
 SET idle_in_transaction_session_timeout = '10s'
 """
-# What is written is looked up by keys. Of a table that was not analysed yet the planner thinks that a key has many rows,
-# and would read the whole of it: 60 ms for a batch of 100 after 50,000 events.
+# What is written is looked up by keys. Of a table that was not analysed yet the planner thinks that a key has many
+# rows, and would read the whole of it: 60 ms for a batch of 100 after 50,000 events.
 _BY_KEYS = "SET enable_seqscan = off"
 # Of what reads or deletes in the whole log, which takes as long as that is.
 _LONG = "SET LOCAL statement_timeout = '10min'"
