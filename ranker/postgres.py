@@ -1,7 +1,11 @@
 """Connections to the PostgreSQL database of a journal: how they are opened, mended and limited; and its tables."""
 
+import contextlib
+import os
+import socket
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import psycopg
@@ -29,8 +33,8 @@ _DEFAULTS = {
 # transaction holds the row of numbers, and with it all writers, until the database ends that transaction.
 _SESSION = """
 SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') <> 'remote_apply';
-SET lock_timeout = '10s';
-SET statement_timeout = '30s';
+SET lock_timeout = '5s';
+SET statement_timeout = '10s';
 SET idle_in_transaction_session_timeout = '10s'
 """
 # What is written is looked up by keys. Of a table that was not analysed yet the planner thinks that a key has many
@@ -38,6 +42,8 @@ SET idle_in_transaction_session_timeout = '10s'
 _BY_KEYS = "SET enable_seqscan = off"
 # Of what reads or deletes in the whole log, which takes as long as that is.
 _LONG = "SET LOCAL statement_timeout = '10min'"
+# Seconds after which a database that hangs, and so does not end anything itself, is given up.
+_PATIENCE, _LONG_PATIENCE = 15.0, 900.0
 # Any number that others are not likely to take.
 _MAKING = 7_846_297_463
 _TABLES = """
@@ -198,7 +204,7 @@ class Line:
         connection = self._connection
         if connection is None or connection.closed:
             connection = self._connection = self._connected()
-        with connection.transaction(), connection.cursor() as cursor:
+        with _limited(connection, long), connection.transaction(), connection.cursor() as cursor:
             if long:
                 cursor.execute(_LONG)
             return work(cursor)
@@ -238,6 +244,24 @@ def _prepared(connection: Connection) -> int:
 
 def _is_there(connection: Connection, name: str) -> bool:
     return connection.execute(f"SELECT {name} IS NOT NULL").fetchone() == (True,)
+
+
+@contextmanager
+def _limited(connection: Connection, long: bool) -> Iterator[None]:
+    """Cut the connection where what is done meanwhile takes too long."""
+    timer = threading.Timer(_LONG_PATIENCE if long else _PATIENCE, _cut, (connection,))
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+def _cut(connection: Connection) -> None:
+    """Let whoever waits at the connection find it closed; it is not closed here, under his hands."""
+    with contextlib.suppress(psycopg.Error, OSError), socket.socket(fileno=os.dup(connection.fileno())) as theirs:
+        theirs.shutdown(socket.SHUT_RDWR)
 
 
 def _is_refusal(error: psycopg.Error) -> bool:

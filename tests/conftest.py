@@ -4,6 +4,7 @@ them), and the databases of journals."""
 import os
 import sqlite3
 import sys
+import tempfile
 import warnings
 from collections.abc import Iterator
 from contextlib import closing
@@ -46,14 +47,16 @@ def _missing(config: pytest.Config) -> str | None:
 
 
 @pytest.fixture(scope="session")
-def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
+def postgres() -> Iterator[Postgres]:
+    """One server for all tests that need one."""
     with warnings.catch_warnings():
         # It looks for XDG_RUNTIME_DIR, and warns where that is not set.
         warnings.simplefilter("ignore")
         reason = "needs a PostgreSQL server: pgserver has one for most machines (pip install -e '.[dev]')"
         pgserver = pytest.importorskip("pgserver", reason=reason)
         pytest.importorskip("psycopg", reason="needs psycopg: pip install -e '.[postgres]'")
-        server = pgserver.get_server(tmp_path_factory.mktemp("postgres"), cleanup_mode="delete")
+        # Not in pytest's folder: its next session closes that to others, and root's server runs as another user.
+        server = pgserver.get_server(tempfile.mkdtemp(prefix="vitrine-postgres-"), cleanup_mode="delete")
     yield Postgres(server, pgserver.pg_ctl)
     server.cleanup()
 

@@ -1,5 +1,7 @@
 """What only PostgreSQL's journal has to prove: numbers in commit order, news unasked, and a database that goes away."""
 
+import os
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -149,8 +151,8 @@ def test_what_is_acknowledged_is_on_disk_whatever_the_role_is_set_to(
 ) -> None:
     held = {
         "synchronous_commit": "on",
-        "lock_timeout": "10s",
-        "statement_timeout": "30s",
+        "lock_timeout": "5s",
+        "statement_timeout": "10s",
         "idle_in_transaction_session_timeout": "10s",
         # Nor does it read a whole table for a few keys.
         "enable_seqscan": "off",
@@ -243,6 +245,34 @@ def test_who_finds_it_away_tells_the_others(one: PostgresJournal, monkeypatch: p
     assert one._listener.away() == "no route"
     with pytest.raises(JournalError, match="no route"):
         one.append([event("e")])
+
+
+def test_a_database_that_hangs_is_given_up(
+    one: PostgresJournal, database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is frozen, so that no timeout of its own ends anything, and its machine still answers for its network."""
+
+    def pid(line: Any) -> int:
+        return int(line._connection.info.backend_pid)
+
+    monkeypatch.setattr(postgres, "_PATIENCE", 0.2)
+    assert one.append([event("e1")]) == [True]
+    assert one.position() == Position(1)
+    frozen = pid(one._reader), pid(one._writer)
+    try:
+        for each in frozen:
+            os.kill(each, signal.SIGSTOP)
+        # The others of its processes are well, and so the second try is.
+        assert one.position() == Position(1)
+        with monkeypatch.context() as patch:
+            patch.setattr(one._writer._database, "connect", lambda: (_ for _ in ()).throw(JournalError("frozen")))
+            with pytest.raises(JournalError, match="frozen"):
+                one.append([event("e2")])
+    finally:
+        for each in frozen:
+            os.kill(each, signal.SIGCONT)
+    wait_until(lambda: not one._listener.away())
+    assert one.append([event("e2")]) == [True]
 
 
 def test_what_the_database_refuses_now_is_told_as_that(one: PostgresJournal, database: str) -> None:
