@@ -10,7 +10,7 @@ from indexer.canonical import EVENTS
 from indexer.errors import VitrineError
 from ranker.changes import NEVER, Change
 from ranker.erased import Erased
-from ranker.upserts import Upsert
+from ranker.upserts import COLUMNS, Upsert
 
 
 class JournalError(VitrineError):
@@ -35,6 +35,15 @@ class Entry(NamedTuple):
     quantity: float | None = None
     price: float | None = None
     value: float | None = None
+
+
+# The tables of a journal, in the order of `Position`, and their columns but for the number that each row has.
+TABLES: Mapping[str, Sequence[str]] = {
+    "events": Entry._fields,
+    "erasures": ("digest", "erased_at"),
+    "changes": Change._fields,
+    "upserts": COLUMNS,
+}
 
 
 class Position(NamedTuple):

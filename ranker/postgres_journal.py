@@ -2,7 +2,7 @@
 
 import itertools
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
 import polars as pl
@@ -14,20 +14,14 @@ from indexer.errors import InputError
 from ranker import changes, upserts
 from ranker.changes import NEVER, Change
 from ranker.erased import Erased, digest, new_key
-from ranker.journal import Entry, Journal, News, Position, Whole, canonical
+from ranker.journal import TABLES, Entry, Journal, News, Position, Whole, canonical
 from ranker.listener import CHANNEL, Listener
 from ranker.postgres import Cursor, Database, Line
 from ranker.upserts import Upsert
 
 R = TypeVar("R")
 
-_TABLES: Mapping[str, Sequence[str]] = {
-    "events": Entry._fields,
-    "erasures": ("digest", "erased_at"),
-    "changes": Change._fields,
-    "upserts": upserts.COLUMNS,
-}
-_NUMBERS = f"SELECT {', '.join(_TABLES)} FROM vitrine.journal"
+_NUMBERS = f"SELECT {', '.join(TABLES)} FROM vitrine.journal"
 # First what nobody is named in, of the sessions in which the user was known, while these are known themselves.
 _ERASE = (
     """DELETE FROM vitrine.events WHERE user_id IS NULL
@@ -128,7 +122,7 @@ class PostgresJournal(Journal):
                 raise InputError(f"{self.name} is not empty: a journal is copied into an empty one.")
             for table, rows in whole.rows.items():
                 writing.copy(table, rows)
-            writing.numbers.update(zip(_TABLES, whole.position, strict=True))
+            writing.numbers.update(zip(TABLES, whole.position, strict=True))
             writing.cursor.execute("UPDATE vitrine.journal SET digest_key = %s", (whole.key,))
 
         try:
@@ -157,7 +151,7 @@ class _Writing:
     def __init__(self, cursor: Cursor) -> None:
         self.cursor = cursor
         found = cursor.execute(f"{_NUMBERS} FOR UPDATE").fetchone()
-        self.numbers = dict(zip(_TABLES, found or (), strict=True))
+        self.numbers = dict(zip(TABLES, found or (), strict=True))
         self._before = dict(self.numbers)
 
     def known_events(self, events: Iterable[str]) -> set[str]:
@@ -185,7 +179,7 @@ class _Writing:
 
     def copy(self, table: str, rows: Iterable[Sequence[object]]) -> None:
         """Write rows that begin with their numbers."""
-        with self.cursor.copy(f"COPY vitrine.{table} (number, {', '.join(_TABLES[table])}) FROM STDIN") as copy:
+        with self.cursor.copy(f"COPY vitrine.{table} (number, {', '.join(TABLES[table])}) FROM STDIN") as copy:
             for row in rows:
                 copy.write_row(row)
 
@@ -201,7 +195,7 @@ class _Writing:
     def end(self) -> None:
         """Keep the numbers, and let everybody be told once this is committed."""
         if self.numbers != self._before:
-            marks = ", ".join(f"{table} = %s" for table in _TABLES)
+            marks = ", ".join(f"{table} = %s" for table in TABLES)
             told = f"UPDATE vitrine.journal SET {marks} RETURNING pg_notify('{CHANNEL}', '')"
             self.cursor.execute(told, list(self.numbers.values()))
 

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
@@ -16,7 +17,7 @@ from indexer.errors import SnapshotError
 from ranker import changes, sqlite_schema, upserts
 from ranker.changes import NEVER, Change
 from ranker.erased import Erased, digest, new_key
-from ranker.journal import Entry, Journal, JournalError, News, Position, Whole, canonical
+from ranker.journal import TABLES, Entry, Journal, JournalError, News, Position, Whole, canonical
 from ranker.upserts import Upsert
 
 FILE = "journal.sqlite"
@@ -43,7 +44,7 @@ class SqliteJournal(Journal):
             with path.with_name(f"{path.name}.lock").open("w") as lock:
                 fcntl.flock(lock, fcntl.LOCK_EX)
                 self._open(path)
-            self._version = self._seen()
+            self._version = _pragma(self._reader, "data_version")
         except sqlite3.DatabaseError as error:
             self._connection.close()
             self._reader.close()
@@ -83,7 +84,7 @@ class SqliteJournal(Journal):
 
     def changed(self) -> bool:
         with self._reading, _told():
-            before, self._version = self._version, self._seen()
+            before, self._version = self._version, _pragma(self._reader, "data_version")
         return self._version != before
 
     def erase(self, user: str, now: Callable[[], float] = time.time) -> int:
@@ -136,16 +137,10 @@ class SqliteJournal(Journal):
         """All that it holds, to be read meanwhile, as of one moment."""
         with self._snapshot():
             position = self._position()
-            tables = {
-                "events": ("sequence", *Entry._fields),
-                "erasures": ("number", "digest", "erased_at"),
-                "changes": ("number", *Change._fields),
-                "upserts": ("number", *upserts.COLUMNS),
-            }
             # There may be no table of what nothing was ever written.
             rows = {
-                table: self._reader.execute(f"SELECT {', '.join(columns)} FROM {table} ORDER BY 1")
-                for (table, columns), last in zip(tables.items(), position, strict=True)
+                table: self._reader.execute(f"SELECT rowid, {', '.join(columns)} FROM {table} ORDER BY rowid")
+                for (table, columns), last in zip(TABLES.items(), position, strict=True)
                 if last
             }
             yield Whole(position, _key(self._reader) if position.erasures else None, rows)
@@ -232,25 +227,22 @@ class SqliteJournal(Journal):
         self._connection.execute(f"PRAGMA busy_timeout = {round(_TIMEOUT * 1e3)}")
         self._stale = bool(busy)
 
-    def _seen(self) -> int:
-        (version,) = self._reader.execute("PRAGMA data_version").fetchone()
-        return int(version)
-
     def _known(self, event_id: str) -> bool:
         found = self._connection.execute("SELECT 1 FROM events WHERE event_id = ? LIMIT 1", (event_id,)).fetchone()
         return found is not None
 
     def _changes_of(self, products: Iterable[str]) -> dict[str, Change]:
         """What is known of those of the products of which anything is."""
-        statement = f"SELECT {', '.join(Change._fields)} FROM changes WHERE product_id = ?"
-        rows = [self._connection.execute(statement, (product,)).fetchone() for product in set(products)]
-        return {row[0]: _change(row) for row in rows if row}
+        return {row[0]: _change(row) for row in self._rows_of(products, "changes", Change._fields)}
 
     def _upserted(self, products: Iterable[str]) -> dict[str, int]:
         """The times of the upserts of those of the products of which there is one."""
-        statement = "SELECT product_id, time FROM upserts WHERE product_id = ?"
+        return dict(self._rows_of(products, "upserts", ("product_id", "time")))
+
+    def _rows_of(self, products: Iterable[str], table: str, columns: Sequence[str]) -> list[tuple[Any, ...]]:
+        statement = f"SELECT {', '.join(columns)} FROM {table} WHERE product_id = ?"
         rows = [self._connection.execute(statement, (product,)).fetchone() for product in set(products)]
-        return dict(row for row in rows if row)
+        return [row for row in rows if row]
 
     def _insert(self, verb: str, table: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
         marks = ", ".join("?" * len(columns))
@@ -268,7 +260,7 @@ class SqliteJournal(Journal):
 
     def _check_version(self, path: Path) -> None:
         latest = sqlite_schema.UPSERTED_VERSION
-        if not 0 <= (version := self._user_version()) <= latest:
+        if not 0 <= (version := _pragma(self._connection, "user_version")) <= latest:
             self._connection.close()
             self._reader.close()
             raise SnapshotError(
@@ -276,12 +268,12 @@ class SqliteJournal(Journal):
             )
 
     def _raise_version(self, version: int) -> None:
-        if self._user_version() < version:
+        if _pragma(self._connection, "user_version") < version:
             self._connection.execute(f"PRAGMA user_version = {version}")
 
-    def _user_version(self) -> int:
-        (version,) = self._connection.execute("PRAGMA user_version").fetchone()
-        return int(version)
+
+def _pragma(connection: sqlite3.Connection, name: str) -> int:
+    return int(connection.execute(f"PRAGMA {name}").fetchone()[0])
 
 
 def _key(connection: sqlite3.Connection) -> bytes | None:
