@@ -1,7 +1,6 @@
 """Live upserts, as the journal keeps them: of each product the newest, whole; and a catalogue with them in it."""
 
 import json
-import sqlite3
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -9,22 +8,12 @@ import numpy as np
 import polars as pl
 
 from indexer.arrays import Floats
-from ranker import changes
 from ranker.changes import NEVER, Change
 
 Value = str | float | bool
 
-# As in `changes`: a row that changes is replaced by one with a new number.
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS upserts (
-    number INTEGER PRIMARY KEY AUTOINCREMENT,
-    product_id TEXT NOT NULL UNIQUE,
-    time INTEGER NOT NULL,
-    product TEXT NOT NULL,
-    encoder TEXT NOT NULL,
-    vector BLOB
-)
-"""
+# Of a journal's table of them.
+COLUMNS = ("product_id", "time", "product", "encoder", "vector")
 
 
 class Upsert(NamedTuple):
@@ -42,37 +31,35 @@ class Upsert(NamedTuple):
     vector: Floats | None = None
 
 
-def write(connection: sqlite3.Connection, upserts: Sequence[Upsert]) -> list[bool]:
-    """Write upserts in turn, within a transaction; says of each whether it was written.
+def taken(known: Mapping[str, int], upserts: Sequence[Upsert]) -> list[bool]:
+    """Whether each of upserts, in turn, is written where the times of those that are there are `known`.
 
-    It was not where a later one of its product was known. What a written one says of price and stock is written as a
-    change, and a deletion that is not later is undone.
+    It is not where a later one of its product is.
     """
-    connection.execute(_SCHEMA)
-    written = [_put(connection, upsert) for upsert in upserts]
-    listed = [(_change(upsert), upsert.time) for upsert, new in zip(upserts, written, strict=True) if new]
-    changes.write_listed(connection, listed)
+    newest, written = dict(known), list[bool]()
+    for upsert in upserts:
+        written.append(newest.get(upsert.product_id, upsert.time) <= upsert.time)
+        if written[-1]:
+            newest[upsert.product_id] = upsert.time
     return written
 
 
-def read(connection: sqlite3.Connection, after: int, up_to: int, since: int = NEVER) -> list[Upsert]:
-    """Rows with a number after one and up to another, of a time later than `since`.
+def followed(upserts: Sequence[Upsert]) -> list[tuple[Change, int]]:
+    """What written upserts say of price and stock, as changes of products that are listed from a time on."""
+    return [(_change(upsert), upsert.time) for upsert in upserts]
 
-    Up to 0 there is none, and maybe no table.
-    """
-    if after >= up_to:
-        return []
-    rows = connection.execute(
-        """SELECT product_id, time, product, encoder, vector FROM upserts
-           WHERE number > ? AND number <= ? AND time > ? ORDER BY number""",
-        (after, up_to, since),
-    )
-    return [
-        Upsert(
-            product, time, json.loads(values), encoder, None if vector is None else np.frombuffer(vector, np.float32)
-        )
-        for product, time, values, encoder, vector in rows
-    ]
+
+def row(upsert: Upsert) -> tuple[str, int, str, str, bytes | None]:
+    """An upsert as a journal keeps it, in `COLUMNS`: the values are JSON, the vector is its bytes."""
+    vector = None if upsert.vector is None else np.asarray(upsert.vector, np.float32).tobytes()
+    values = json.dumps(upsert.values, ensure_ascii=False, allow_nan=False)
+    return upsert.product_id, upsert.time, values, upsert.encoder, vector
+
+
+def of_row(product: str, time: int, values: str, encoder: str, vector: bytes | None) -> Upsert:
+    """The upsert of such a row."""
+    made = None if vector is None else np.frombuffer(vector, np.float32)
+    return Upsert(product, time, json.loads(values), encoder, made)
 
 
 def listed(upserts: Sequence[Upsert], known: Sequence[Change]) -> list[Upsert]:
@@ -111,25 +98,6 @@ def frame(upserts: Sequence[Upsert], schema: Mapping[str, pl.DataType]) -> pl.Da
             for name, dtype in schema.items()
         }
     )
-
-
-def _put(connection: sqlite3.Connection, upsert: Upsert) -> bool:
-    """Write an upsert unless a later one of its product is there; whether it was."""
-    known = connection.execute("SELECT time FROM upserts WHERE product_id = ?", (upsert.product_id,)).fetchone()
-    if known is not None and known[0] > upsert.time:
-        return False
-    vector = None if upsert.vector is None else np.asarray(upsert.vector, np.float32).tobytes()
-    connection.execute(
-        "INSERT OR REPLACE INTO upserts (product_id, time, product, encoder, vector) VALUES (?, ?, ?, ?, ?)",
-        (
-            upsert.product_id,
-            upsert.time,
-            json.dumps(upsert.values, ensure_ascii=False, allow_nan=False),
-            upsert.encoder,
-            vector,
-        ),
-    )
-    return True
 
 
 def _change(upsert: Upsert) -> Change:

@@ -34,7 +34,7 @@ class AdminService(admin_service_pb2_grpc.AdminServiceServicer):  # type: ignore
             now=_timestamp(state.now()),
             products=len(offer.products),
             users=len(state.behaviour.users),
-            journal_sequence=live.journal.sequence(),
+            journal_sequence=live.sequence(),
             index_kind=state.snapshot.index.kind,
             index_recall=entry["recall_at_100"],
             encoder_backend=state.encoder.backend,

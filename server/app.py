@@ -29,6 +29,7 @@ from vitrine.v1 import (
 from indexer.errors import VitrineError
 from indexer.store import Store
 from indexer.threads import pin_to_one_thread
+from ranker.journal import JournalError
 from server import pipeline
 from server.admin_service import AdminService
 from server.batcher import Batcher
@@ -167,6 +168,10 @@ class App:
                     await asyncio.to_thread(self._live.swap, release, warm_up)
                     refused.clear()
                     swapped = True
+            except JournalError as error:
+                # Nothing is wrong with the release: it goes live when the journal can be read again.
+                refused.clear()
+                logger.warning("the promoted release waits: %s", error)
             except Exception:
                 logger.exception(
                     "the promoted release cannot be loaded; release %d stays live", self._live.state.release.number

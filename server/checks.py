@@ -56,6 +56,9 @@ def identifier(value: str, field: str, *, required: bool = False) -> str:
         raise ViolationError(field, "must be given")
     if len(value.encode()) > MOST_ID_BYTES:
         raise ViolationError(field, f"is {len(value.encode())} bytes long; at most {MOST_ID_BYTES} are accepted")
+    # PostgreSQL has none in a text.
+    if "\0" in value:
+        raise ViolationError(field, "holds a NUL character")
     return value
 
 

@@ -4,6 +4,7 @@ import typer
 
 from server import client, commands
 from server.doctor import doctor
+from server.journal_copy import journal
 from server.products import product
 from server.rule_check import rules
 from server.serve import serve
@@ -29,5 +30,6 @@ for name, command in client.COMMANDS.items():
 app.add_typer(product, name="product")
 app.add_typer(user, name="user")
 app.add_typer(rules, name="rules")
+app.add_typer(journal, name="journal")
 app.add_typer(commands.config, name="config")
 app.command("doctor")(doctor)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 
 from indexer.config import IndexerConfig, Table
 from indexer.errors import ConfigError
@@ -80,9 +80,25 @@ class Settings(Table):
     """The whole file."""
 
     store: Path = Field(Path("store"), description="Where indexes, models, releases and the journal are kept.")
+    journal: SecretStr = Field(
+        SecretStr(""),
+        description="Empty: the file journal.sqlite of the store. For servers on several machines a PostgreSQL "
+        "database: postgresql://user@host/database.",
+    )
     indexer: IndexerConfig = Field(default_factory=lambda: IndexerConfig.model_validate({}))
     ranker: RankerConfig = Field(default_factory=lambda: RankerConfig.model_validate({}))
     server: ServerConfig = Field(default_factory=lambda: ServerConfig.model_validate({}))
+
+    @field_validator("journal")
+    @classmethod
+    def _uri(cls, journal: SecretStr) -> SecretStr:
+        scheme, _, rest = journal.get_secret_value().partition("://")
+        if journal and scheme not in ("postgresql", "postgres"):
+            raise ValueError("must be empty or a connection URI, postgresql://user@host/database")
+        # libpq would take a part of such a password for the host, and name that where it does not find it.
+        if set(rest.rpartition("@")[0]) & set("/?@"):
+            raise ValueError("has one of / ? @ in a name or password; write them as %2F, %3F, %40")
+        return journal
 
 
 def load_settings(path: Path) -> Settings:
@@ -105,6 +121,9 @@ def load_settings(path: Path) -> Settings:
 def _told(error: Any, raw: dict[str, Any]) -> str:
     """One fault in words; for an unknown key, with the nearest known one."""
     place = ".".join(str(part) for part in error["loc"])
+    if place == "journal":
+        # It may hold a password.
+        return f"{place}: {error['msg']}"
     if error["type"] != "extra_forbidden":
         return f"{place}: {error['msg']} (got {error['input']!r})"
     *tables, key = error["loc"]

@@ -112,6 +112,8 @@ def _kind(event: event_pb2.Event, path: str) -> str:
 
 
 def _query(event: event_pb2.Event, path: str) -> str:
+    if "\0" in event.query:
+        raise ViolationError(f"{path}.query", "holds a NUL character")
     if len(event.query) > checks.MOST_QUERY_CHARACTERS:
         raise ViolationError(f"{path}.query", f"has over {checks.MOST_QUERY_CHARACTERS} characters")
     return str(event.query)

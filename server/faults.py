@@ -63,6 +63,12 @@ async def abort_overloaded(context: grpc.aio.ServicerContext, message: str) -> N
     await abort(context, grpc.StatusCode.RESOURCE_EXHAUSTED, f"overloaded: {message}; retry with back-off", retry)
 
 
+async def abort_unavailable(context: grpc.aio.ServicerContext, message: str) -> NoReturn:
+    """UNAVAILABLE with a RetryInfo."""
+    retry = error_details_pb2.RetryInfo(retry_delay=Duration(seconds=1))
+    await abort(context, grpc.StatusCode.UNAVAILABLE, f"{message}; retry with back-off", retry)
+
+
 async def abort_missing(context: grpc.aio.ServicerContext, error: NotFoundError) -> NoReturn:
     """NOT_FOUND with a ResourceInfo."""
     info = error_details_pb2.ResourceInfo(resource_type=error.kind, resource_name=error.name[:128])

@@ -1,7 +1,6 @@
 """The live side: writes events and catalogue changes to the journal and folds them in, and swaps releases."""
 
 import logging
-import sqlite3
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -9,7 +8,8 @@ from typing import Any
 from indexer.encoder import Encoder
 from indexer.store import Store
 from ranker.changes import Change
-from ranker.journal import FILE, Entry, Journal, Position, read_log
+from ranker.journal import Entry, JournalError, Position
+from ranker.journals import open_journal, read_log
 from ranker.upserts import Upsert, listed
 from server.assortment import catalogue_moment
 from server.config import Settings
@@ -37,7 +37,7 @@ class Live:
         # new state either because it was replayed or because it came after, never twice and never not at all. So is a
         # change to the catalogue, which does no harm twice.
         self._lock = threading.Lock()
-        self.journal = Journal(store.root / FILE)
+        self.journal = open_journal(store.root, settings.journal)
         # Whether the last look at the journal failed: that is told once, and not before each batch.
         self._unread = False
         # How far the journal is in the state; another process may write to it too.
@@ -94,10 +94,17 @@ class Live:
                 if self.journal.changed() or self._unread:
                     self.state, self._folded = self._catch_up(self.state, self._folded)
             self._unread = False
-        except sqlite3.Error as error:
+        except JournalError as error:
             if not self._unread:
                 logger.warning("the journal cannot be read (%s); answers go on without what is newest in it", error)
             self._unread = True
+
+    def sequence(self) -> int:
+        """The number of the journal's last entry; where it cannot be read, of the last one that counts here."""
+        try:
+            return self.journal.sequence()
+        except JournalError:
+            return self._folded.sequence
 
     def swap(self, release: Release, warm: Callable[[State], None]) -> State:
         """Open `release` aside, `warm` it and make it current; the old state answers until then and what it began."""
@@ -161,7 +168,9 @@ class Live:
         if encoder is None or encoder.fingerprint != index["encoder"]["fingerprint"]:
             encoder = self._encoder_for(index)
         position = self.journal.position()
-        events = read_log(self._settings.ranker.events, self._store.root, up_to=position.sequence)
+        events = read_log(
+            self._settings.ranker.events, self._store.root, self._settings.journal, up_to=position.sequence
+        )
         # Of upserts and changes those written after `position` as well: they come once more, and change nothing then.
         since = catalogue_moment(index)
         upserts, changes = self.journal.upserts(since), self.journal.changes(since)

@@ -125,7 +125,7 @@ class _Facts(Collector):
             ("vitrine_rules", "Rules in force now.", live.rulebook.of(state.columns).in_force(time.time())),
             ("vitrine_rules_faults", "What is wrong with rules.", len(live.rulebook.faults(state.columns))),
             ("vitrine_waiting_requests", "Requests in the queue.", self._desk.waiting),
-            ("vitrine_journal_sequence", "The journal's last entry.", live.journal.sequence()),
+            ("vitrine_journal_sequence", "The journal's last entry.", live.sequence()),
         ):
             yield GaugeMetricFamily(name, told, value)
         queries = state.query_vectors

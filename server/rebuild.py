@@ -13,7 +13,7 @@ from indexer.readers import Catalogue
 from indexer.snapshot import IndexSnapshot
 from indexer.store import Store
 from indexer.tuned import newest_encoder
-from ranker.journal import FILE, Journal, read_log
+from ranker.journals import kept_journal, read_log
 from ranker.log import Sources
 from ranker.model import stored_report
 from ranker.train import train
@@ -109,7 +109,7 @@ def read_sources(settings: Settings) -> Sources:
     """The configured log, with the journal, and the configured judgments."""
     judgments = settings.ranker.judgments
     return Sources(
-        read_log(settings.ranker.events, settings.store),
+        read_log(settings.ranker.events, settings.store, settings.journal),
         None if judgments is None else read_judgments(judgments),
     )
 
@@ -118,10 +118,10 @@ def amendment(settings: Settings) -> Amend:
     """What puts the journal's upserts into a catalogue: those that are later than its file, which has all others."""
 
     def amend(catalogue: Catalogue, file_time: float | None) -> Catalogue:
-        if not (settings.store / FILE).exists():
+        if not (journal := kept_journal(settings.store, settings.journal)):
             return catalogue
         since = moment_of(file_time)
-        with closing(Journal(settings.store / FILE)) as journal:
+        with closing(journal):
             upserts, changes = journal.upserts(since), journal.changes(since)
         return catalogue._replace(products=amended(catalogue.products, upserts, changes))
 

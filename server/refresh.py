@@ -11,7 +11,7 @@ from indexer.readers import read_catalogue
 from indexer.snapshot import IndexSnapshot
 from indexer.store import Store
 from ranker.carry import carry
-from ranker.journal import FILE, Journal
+from ranker.journals import kept_journal
 from server.assortment import catalogue_moment, moment_of
 from server.config import Settings
 from server.encoder import fitting_encoder
@@ -84,15 +84,15 @@ def _difference(store: Store, was: IndexSnapshot, settings: Settings) -> Differe
     check_rejects(store, catalogue, settings.indexer)
     catalogue = amendment(settings)(catalogue, file_time)
     found = difference(cast(pl.DataFrame, pl.from_arrow(was.products)), catalogue.products)
-    return found if any(found) else found._replace(changed=_overtaken(store, was, file_time))
+    return found if any(found) else found._replace(changed=_overtaken(store, was, file_time, settings))
 
 
-def _overtaken(store: Store, was: IndexSnapshot, file_time: float | None) -> int:
+def _overtaken(store: Store, was: IndexSnapshot, file_time: float | None, settings: Settings) -> int:
     """How many products have a live change or upsert that holds on the live index, and is older than the file."""
-    if file_time is None or not (store.root / FILE).exists():
+    if file_time is None or not (journal := kept_journal(store.root, settings.journal)):
         return 0
     since, until = catalogue_moment(was.manifest), moment_of(file_time)
-    with closing(Journal(store.root / FILE)) as journal:
+    with closing(journal):
         changes, upserts = journal.changes(since), journal.upserts(since)
     moments = [
         (change.product_id, moment)

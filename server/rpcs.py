@@ -8,8 +8,17 @@ from typing import TYPE_CHECKING, Any
 import grpc
 from google.protobuf.message import DecodeError
 
+from ranker.journal import JournalError
 from server.batcher import ExpiredError, OverloadedError
-from server.faults import NotFoundError, ViolationError, abort, abort_invalid, abort_missing, abort_overloaded
+from server.faults import (
+    NotFoundError,
+    ViolationError,
+    abort,
+    abort_invalid,
+    abort_missing,
+    abort_overloaded,
+    abort_unavailable,
+)
 from server.permissions import ForbiddenError, guarded
 
 if TYPE_CHECKING:
@@ -86,6 +95,10 @@ def _mapped(handle: Handle, method: str) -> Handle:
             await abort_missing(context, error)
         except OverloadedError as error:
             await abort_overloaded(context, str(error))
+        except JournalError as error:
+            # Where the database is, and under which name it is used, is for the log.
+            logger.warning("%s failed: %s", method, error)
+            await abort_unavailable(context, "the journal cannot be used now")
         except ExpiredError as error:
             await abort(context, grpc.StatusCode.DEADLINE_EXCEEDED, str(error))
         except grpc.aio.AbortError:

@@ -11,7 +11,7 @@ from rich.console import Console
 from indexer.errors import ConfigError
 from indexer.snapshot import IndexSnapshot
 from indexer.store import Store
-from ranker.journal import FILE, Journal
+from ranker.journals import kept_journal
 from server import rule_table
 from server.assortment import catalogue_moment
 from server.config import Settings, load_settings
@@ -87,7 +87,7 @@ def _shop(settings: Settings) -> _Shop | None:
 
 def _upserted(settings: Settings, since: int) -> list[str]:
     """The products that came after a catalogue file, which a server finds without another release."""
-    if not (settings.store / FILE).exists():
+    if not (journal := kept_journal(settings.store, settings.journal)):
         return []
-    with closing(Journal(settings.store / FILE)) as journal:
+    with closing(journal):
         return [each.product_id for each in journal.upserts(since)]

@@ -1,6 +1,7 @@
 """The commands about one user's data: export and erase."""
 
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import Annotated
 
@@ -10,7 +11,7 @@ from rich.console import Console
 
 from indexer.canonical import EVENTS
 from indexer.errors import InputError
-from ranker.journal import FILE, Journal, read_log
+from ranker.journals import open_journal, read_log
 from server.checks import MOST_ID_BYTES
 from server.config import load_settings
 from server.options import DEFAULT, Config
@@ -32,7 +33,7 @@ def export(
     Events that name no user are among them where they are of a session in which the user was known.
     """
     settings = load_settings(path)
-    events = read_log(settings.ranker.events, settings.store)
+    events = read_log(settings.ranker.events, settings.store, settings.journal)
     if events is None:
         events = pl.DataFrame(schema=EVENTS)
     mine = pl.col("user_id") == _checked(name)
@@ -53,12 +54,9 @@ def erase(name: User, path: Config = DEFAULT) -> None:
     counts the user; the next one does not.
     """
     settings = load_settings(path)
-    journal = Journal(settings.store / FILE)
-    try:
+    with closing(open_journal(settings.store, settings.journal)) as journal:
         removed = journal.erase(_checked(name))
-    finally:
-        journal.close()
-    out.print(f"Entries removed from {settings.store / FILE}: {removed}.")
+    out.print(f"Entries removed from {journal.name}: {removed}.")
     if settings.ranker.events is not None:
         out.print(f"{settings.ranker.events} is yours to mend: what it tells of this user up to now is no longer read.")
 

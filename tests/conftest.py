@@ -1,8 +1,23 @@
-"""One place decides which tests see a card: only those marked `gpu`, and only where `pytest -m gpu` asks for them."""
+"""What all tests share: which of them see a card (only those marked `gpu`, and only where `pytest -m gpu` asks for
+them), and the databases of journals."""
 
 import os
+import sqlite3
+import sys
+import tempfile
+import warnings
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
 
 import pytest
+
+# For what tests import from beside this file.
+sys.path.append(str(Path(__file__).parent))
+
+from databases import Kept, Postgres
+
+from ranker.journal import Journal
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -29,3 +44,47 @@ def _missing(config: pytest.Config) -> str | None:
     import torch
 
     return None if torch.cuda.is_available() else "PyTorch sees no NVIDIA card"
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """One server for all tests that need one."""
+    with warnings.catch_warnings():
+        # It looks for XDG_RUNTIME_DIR, and warns where that is not set.
+        warnings.simplefilter("ignore")
+        reason = "needs a PostgreSQL server: pgserver has one for most machines (pip install -e '.[dev]')"
+        pgserver = pytest.importorskip("pgserver", reason=reason)
+        pytest.importorskip("psycopg", reason="needs psycopg: pip install -e '.[postgres]'")
+        # Not in pytest's folder: its next session closes that to others, and root's server runs as another user.
+        server = pgserver.get_server(tempfile.mkdtemp(prefix="vitrine-postgres-"), cleanup_mode="delete")
+    yield Postgres(server, pgserver.pg_ctl)
+    server.cleanup()
+
+
+@pytest.fixture
+def database(postgres: Postgres) -> Iterator[str]:
+    """The URI of a database of the test's own."""
+    with postgres.database() as uri:
+        yield uri
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def kept(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Kept]:
+    """Where an empty journal is, in each of the databases."""
+    uri = request.getfixturevalue("database") if request.param == "postgres" else ""
+    with closing(Kept(tmp_path / "store", uri)) as kept:
+        yield kept
+
+
+@pytest.fixture
+def journal(kept: Kept) -> Journal:
+    """An empty journal, in each of the databases."""
+    return kept.open()
+
+
+@pytest.fixture
+def refused() -> tuple[type[Exception], ...]:
+    """What a journal raises of rows that cannot be written."""
+    import psycopg
+
+    return sqlite3.Error, psycopg.Error, OverflowError, ValueError, TypeError, IndexError

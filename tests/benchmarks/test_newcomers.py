@@ -14,7 +14,7 @@ from newcomers import compared, lines, upserts
 from indexer import tuned
 from indexer.dumps.registry import write
 from indexer.sample.shop import make_shop
-from ranker.journal import FILE, Journal
+from ranker.sqlite_journal import FILE, SqliteJournal
 from server.config import load_settings
 from server.rebuild import JobLog, rebuild
 
@@ -67,7 +67,7 @@ def test_a_shop_to_the_result(
     assert all(row["search_ms"] > 0 and row["ratio"] > 0 for row in told["rows"])
     assert all(row["embed_ms"] > 0 and row["add_ms"] > 0 and row["one_more_ms"] > 0 for row in told["rows"][1:])
     assert capsys.readouterr().out.splitlines()[2].startswith("| 0 |  |  |  | ")
-    with closing(Journal(tmp_path / "store" / FILE)) as journal:
+    with closing(SqliteJournal(tmp_path / "store" / FILE)) as journal:
         assert journal.upserts() == []
 
 

@@ -22,7 +22,7 @@ from indexer.sample.shop import make_shop
 from indexer.store import Store
 from indexer.threads import one_thread
 from ranker.config import RankerConfig
-from ranker.journal import read_log
+from ranker.journals import read_log
 from ranker.metrics import ndcg
 from ranker.significance import flip_test
 from server import pipeline
@@ -105,7 +105,9 @@ class Shop(NamedTuple):
         """The release, opened on a device."""
         settings, encoder = self.on(device)
         store = Store(settings.store)
-        return load_state(store, self.release, settings, encoder, read_log(settings.ranker.events, store.root))
+        return load_state(
+            store, self.release, settings, encoder, read_log(settings.ranker.events, store.root, settings.journal)
+        )
 
     @property
     def queries(self) -> list[str]:

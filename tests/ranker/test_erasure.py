@@ -7,9 +7,11 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+from databases import Kept
 
 from indexer.canonical import EVENTS
-from ranker.journal import FILE, Entry, Journal, Position, read_log
+from ranker.journal import Entry, Journal, Position
+from ranker.sqlite_journal import FILE, SqliteJournal
 
 T0 = 1_700_000_000
 ANN, BOB = "ann@shop.example", "bob@shop.example"
@@ -24,8 +26,8 @@ def written(*users: str | None) -> list[list[Entry]]:
 
 
 @pytest.fixture
-def journal(tmp_path: Path) -> Iterator[Journal]:
-    with closing(Journal(tmp_path / FILE)) as journal:
+def file(tmp_path: Path) -> Iterator[SqliteJournal]:
+    with closing(SqliteJournal(tmp_path / FILE)) as journal:
         yield journal
 
 
@@ -49,11 +51,11 @@ def test_what_was_done_in_the_users_sessions_before_the_login_goes_too(journal: 
     assert left(journal) == ["e2", "e3", "e4"]
 
 
-def test_no_file_of_the_journal_names_the_user_any_more(journal: Journal, tmp_path: Path) -> None:
+def test_no_file_of_the_journal_names_the_user_any_more(file: SqliteJournal, tmp_path: Path) -> None:
     """Neither free pages nor the write-ahead log."""
-    journal.append([[entry(f"e{number}", user)] for number, user in enumerate([ANN, BOB] * 500)])
+    file.append([[entry(f"e{number}", user)] for number, user in enumerate([ANN, BOB] * 500)])
     assert named(tmp_path, ANN)
-    journal.erase(ANN)
+    file.erase(ANN)
     assert not named(tmp_path, ANN)
     assert named(tmp_path, BOB)
 
@@ -62,17 +64,17 @@ def named(folder: Path, user: str) -> list[str]:
     return [path.name for path in folder.iterdir() if user.encode() in path.read_bytes()]
 
 
-def test_while_somebody_reads_the_write_ahead_log_is_emptied_later(journal: Journal, tmp_path: Path) -> None:
-    journal.append(written(ANN, BOB))
+def test_while_somebody_reads_the_write_ahead_log_is_emptied_later(file: SqliteJournal, tmp_path: Path) -> None:
+    file.append(written(ANN, BOB))
     with closing(sqlite3.connect(tmp_path / FILE, isolation_level=None)) as reader:
         reader.execute("BEGIN")
         assert reader.execute("SELECT COUNT(*) FROM events").fetchone() == (2,)
-        assert journal.erase(ANN) == 1
+        assert file.erase(ANN) == 1
         assert named(tmp_path, ANN)
-        journal.append([[entry("later", BOB)]])
+        file.append([[entry("later", BOB)]])
         assert named(tmp_path, ANN)
         reader.execute("COMMIT")
-        journal.append([[entry("at last", BOB)]])
+        file.append([[entry("at last", BOB)]])
         assert not named(tmp_path, ANN)
 
 
@@ -125,7 +127,7 @@ def imported(path: Path) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("moment", "kept"),
+    ("moment", "read"),
     [
         (-1.0, ["i0", "i1", "i2", "i3", "i4"]),
         (0.0, ["i1", "i2", "i3", "i4"]),
@@ -134,16 +136,16 @@ def imported(path: Path) -> Path:
     ],
 )
 def test_imported_events_up_to_the_erasure_are_not_read(
-    journal: Journal, tmp_path: Path, moment: float, kept: list[str]
+    journal: Journal, kept: Kept, tmp_path: Path, moment: float, read: list[str]
 ) -> None:
     path = imported(tmp_path / "events.parquet")
     journal.erase(ANN, lambda: T0 + moment)
-    log = read_log(path, tmp_path)
+    log = kept.log(path)
     assert log is not None
-    assert log["event_id"].to_list() == kept
+    assert log["event_id"].to_list() == read
 
 
-def test_of_the_imported_log_the_users_sessions_are_left_out_too(journal: Journal, tmp_path: Path) -> None:
+def test_of_the_imported_log_the_users_sessions_are_left_out_too(journal: Journal, kept: Kept, tmp_path: Path) -> None:
     path = imported(tmp_path / "events.parquet")
     sessions = pl.Series("session_id", ["s1", "s1", "s1", "s2", "s2"])
     frame = pl.read_parquet(path).with_columns(sessions)
@@ -151,10 +153,10 @@ def test_of_the_imported_log_the_users_sessions_are_left_out_too(journal: Journa
     nobody = frame.with_columns(pl.lit(None, pl.String).alias("user_id"), pl.col("event_id").str.replace("i", "n"))
     pl.concat([frame, nobody, nobody.with_columns(pl.lit("s3").alias("session_id"))]).write_parquet(path)
     journal.erase(ANN, lambda: T0 + 1.5)
-    log = read_log(path, tmp_path)
+    log = kept.log(path)
     assert log is not None
-    kept = [(row["event_id"], row["session_id"]) for row in log.rows(named=True)]
-    assert sorted(kept) == sorted(
+    read = [(row["event_id"], row["session_id"]) for row in log.rows(named=True)]
+    assert sorted(read) == sorted(
         [
             *[("i1", "s1"), ("i2", "s1"), ("i3", "s2"), ("i4", "s2")],
             *[("n2", "s1"), ("n3", "s2"), ("n4", "s2")],
@@ -163,27 +165,27 @@ def test_of_the_imported_log_the_users_sessions_are_left_out_too(journal: Journa
     )
 
 
-def test_the_latest_of_several_erasures_counts(journal: Journal, tmp_path: Path) -> None:
+def test_the_latest_of_several_erasures_counts(journal: Journal, kept: Kept, tmp_path: Path) -> None:
     path = imported(tmp_path / "events.parquet")
     for moment in (0.0, 3.0, 1.0):
         journal.erase(ANN, lambda moment=moment: T0 + moment)  # type: ignore[misc]
-    log = read_log(path, tmp_path)
+    log = kept.log(path)
     assert log is not None
     assert log["user_id"].to_list() == [BOB, None, BOB]
 
 
-def test_erasures_hold_after_reopening_and_for_other_processes(journal: Journal, tmp_path: Path) -> None:
+def test_erasures_hold_after_reopening_and_for_other_processes(journal: Journal, kept: Kept) -> None:
     journal.append(written(ANN, BOB))
-    with closing(Journal(tmp_path / FILE)) as other:
-        assert not other.changed()
-        journal.erase(ANN)
-        assert other.changed()
-        assert other.erased().moment(ANN) is not None
-        assert other.erased().moment(BOB) is None
-        assert left(other) == ["e1"]
+    other = kept.open()
+    assert not other.changed()
+    journal.erase(ANN)
+    assert kept.told(other)
+    assert other.erased().moment(ANN) is not None
+    assert other.erased().moment(BOB) is None
+    assert left(other) == ["e1"]
 
 
-def test_a_journal_knows_by_its_version_that_somebody_was_erased(journal: Journal, tmp_path: Path) -> None:
+def test_a_journal_knows_by_its_version_that_somebody_was_erased(file: SqliteJournal, tmp_path: Path) -> None:
     """A program that does not know of erasures refuses it, and would otherwise read imported events again."""
 
     def version() -> int:
@@ -191,9 +193,9 @@ def test_a_journal_knows_by_its_version_that_somebody_was_erased(journal: Journa
             return int(connection.execute("PRAGMA user_version").fetchone()[0])
 
     assert version() == 1
-    journal.erase(ANN)
+    file.erase(ANN)
     assert version() == 2
-    Journal(tmp_path / FILE).close()
+    SqliteJournal(tmp_path / FILE).close()
     assert version() == 2
 
 

@@ -2,28 +2,25 @@
 
 import sqlite3
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import polars as pl
 import pytest
+from databases import Kept
 
 from indexer.canonical import EVENTS
 from indexer.errors import InputError, SnapshotError
-from ranker.journal import FILE, Entry, Journal, read_log
+from ranker import sqlite_journal
+from ranker.journal import Entry, Journal, JournalError
+from ranker.sqlite_journal import FILE, SqliteJournal
 
 T0 = 1_700_000_000_000_000
 
 
 def entry(event_id: str, item: int = 0, time: int = T0, product: str = "A", kind: str = "click") -> Entry:
     return Entry(event_id, item, time, kind, "u", "s", "r", "boot", product, position=3, quantity=1.0)
-
-
-@pytest.fixture
-def journal(tmp_path: Path) -> Iterator[Journal]:
-    journal = Journal(tmp_path / "store" / FILE)
-    yield journal
-    journal.close()
 
 
 def test_events_come_back_canonical(journal: Journal) -> None:
@@ -61,17 +58,16 @@ def test_reading_between_two_sequence_numbers(journal: Journal) -> None:
     assert journal.read(after=journal.sequence()).is_empty()
 
 
-def test_what_was_acknowledged_is_there_after_reopening(journal: Journal, tmp_path: Path) -> None:
+def test_what_was_acknowledged_is_there_after_reopening(journal: Journal, kept: Kept) -> None:
     journal.append([[entry("e1")], [entry("e2", kind="purchase")]])
-    again = Journal(tmp_path / "store" / FILE)
+    again = kept.open()
     assert again.read().equals(journal.read())
     assert again.append([[entry("e2")], [entry("e3")]]) == [False, True]
     assert journal.read()["event_id"].to_list() == ["e1", "e2", "e3"]
-    again.close()
 
 
-def test_a_failing_batch_leaves_nothing(journal: Journal) -> None:
-    with pytest.raises(sqlite3.Error):
+def test_a_failing_batch_leaves_nothing(journal: Journal, refused: tuple[type[Exception], ...]) -> None:
+    with pytest.raises(refused):
         journal.append([[entry("e1")], [entry("e2")._replace(product_id=object())]])  # type: ignore[arg-type]
     assert journal.read().is_empty()
     assert journal.append([[entry("e1")]]) == [True]
@@ -92,50 +88,66 @@ def test_several_threads_may_write(journal: Journal) -> None:
 
 def test_a_journal_of_another_version_is_refused(tmp_path: Path) -> None:
     path = tmp_path / FILE
-    Journal(path).close()
+    SqliteJournal(path).close()
     connection = sqlite3.connect(path)
     connection.execute("PRAGMA user_version = 99")
     connection.close()
     with pytest.raises(SnapshotError, match="version 99"):
-        Journal(path)
+        SqliteJournal(path)
 
 
-def test_the_whole_log_is_in_time_order(tmp_path: Path, events: Callable[..., pl.DataFrame]) -> None:
+def test_the_whole_log_is_in_time_order(
+    journal: Journal, kept: Kept, tmp_path: Path, events: Callable[..., pl.DataFrame]
+) -> None:
     imported = tmp_path / "events.parquet"
     events(
         {"event_id": "i1", "event_type": "click", "product_id": "A", "t": T0 // 10**6 + 5},
         {"event_id": "i2", "event_type": "click", "product_id": "B", "t": T0 // 10**6 + 7},
     ).write_parquet(imported)
-    journal = Journal(tmp_path / FILE)
     journal.append([[entry("j1", time=T0 + 6_000_000)], [entry("j2", time=T0)]])
-    journal.close()
 
-    def ids(path: Path | None, store: Path, up_to: int | None = None) -> list[str] | None:
-        frame = read_log(path, store, up_to)
+    def ids(kept: Kept, path: Path | None, up_to: int | None = None) -> list[str] | None:
+        frame = kept.log(path, up_to)
         return None if frame is None else frame["event_id"].to_list()
 
-    assert ids(imported, tmp_path) == ["j2", "i1", "j1", "i2"]
-    assert ids(imported, tmp_path, up_to=1) == ["i1", "j1", "i2"]
-    assert ids(None, tmp_path) == ["j2", "j1"]
-    assert ids(imported, tmp_path / "elsewhere") == ["i1", "i2"]
-    assert ids(None, tmp_path / "elsewhere") is None
+    assert ids(kept, imported) == ["j2", "i1", "j1", "i2"]
+    assert ids(kept, imported, up_to=1) == ["i1", "j1", "i2"]
+    assert ids(kept, None) == ["j2", "j1"]
+    elsewhere = Kept(tmp_path / "elsewhere", "")
+    assert ids(elsewhere, imported) == ["i1", "i2"]
+    assert ids(elsewhere, None) is None
     with pytest.raises(InputError, match="does not exist"):
-        read_log(tmp_path / "missing.parquet", tmp_path)
+        kept.log(tmp_path / "missing.parquet")
 
 
-def test_only_its_owner_can_read_it(journal: Journal, tmp_path: Path) -> None:
-    journal.append([[entry("e1")]])
-    files = list((tmp_path / "store").glob(f"{FILE}*"))
-    assert {file.name for file in files} >= {FILE, f"{FILE}-wal"}
-    assert all(file.stat().st_mode & 0o077 == 0 for file in files if not file.name.endswith(".lock"))
+def test_only_its_owner_can_read_it(tmp_path: Path) -> None:
+    with closing(SqliteJournal(tmp_path / "store" / FILE)) as journal:
+        journal.append([[entry("e1")]])
+        files = list((tmp_path / "store").glob(f"{FILE}*"))
+        assert {file.name for file in files} >= {FILE, f"{FILE}-wal"}
+        assert all(file.stat().st_mode & 0o077 == 0 for file in files if not file.name.endswith(".lock"))
 
 
-def test_a_commit_of_anybody_is_seen_once(journal: Journal, tmp_path: Path) -> None:
+def test_a_file_that_cannot_be_used_now_may_be_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sqlite_journal, "_TIMEOUT", 0.05)
+    with (
+        closing(SqliteJournal(tmp_path / FILE)) as journal,
+        closing(sqlite3.connect(tmp_path / FILE, isolation_level=None)) as other,
+    ):
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(JournalError, match=r"database is locked \(journal\.sqlite\)"):
+            journal.append([[entry("e1")]])
+        other.execute("ROLLBACK")
+        assert journal.append([[entry("e1")]]) == [True]
+        other.execute("DROP TABLE events")
+        with pytest.raises(JournalError, match="no such table"):
+            journal.read()
+
+
+def test_a_commit_of_anybody_is_seen_once(journal: Journal, kept: Kept) -> None:
     assert not journal.changed()
     journal.append([[entry("e1")]])
-    assert [journal.changed(), journal.changed()] == [True, False]
-    other = Journal(tmp_path / "store" / FILE)
-    other.append([[entry("e2")]])
-    other.close()
-    assert [journal.changed(), journal.changed()] == [True, False]
+    assert [kept.told(journal), journal.changed()] == [True, False]
+    kept.open().append([[entry("e2")]])
+    assert [kept.told(journal), journal.changed()] == [True, False]
     assert journal.sequence() == 2

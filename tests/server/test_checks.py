@@ -158,3 +158,8 @@ def test_an_id_is_measured_in_bytes() -> None:
     assert check("靴" * 42, "id") == "靴" * 42
     with pytest.raises(ViolationError, match="129 bytes"):
         check("靴" * 43, "id")
+
+
+def test_an_id_has_no_character_that_no_text_of_a_database_may_have() -> None:
+    with pytest.raises(ViolationError, match="holds a NUL character"):
+        identifier("a\0b", "id")

@@ -47,6 +47,7 @@ def test_the_commands_are_the_documented_ones() -> None:
         "product": {"set", "delete", "show", "upsert"},
         "user": {"export", "erase"},
         "rules": {"check"},
+        "journal": {"copy"},
         "config": {"show"},
     }
     expected = {(), *((word,) for word in (*single, *grouped))}

@@ -17,7 +17,7 @@ from indexer.encoder import fingerprint, resolve
 from indexer.errors import ConfigError, InputError, LockedError, SnapshotError
 from indexer.snapshot import open_latest
 from indexer.store import Store
-from ranker.journal import FILE, Journal
+from ranker.sqlite_journal import FILE, SqliteJournal
 from ranker.upserts import Upsert
 from server import commands
 from server import rebuild as job
@@ -113,7 +113,7 @@ def test_an_index_is_built_listed_and_verified(run: Run, trained: Trained, tmp_p
 
 
 def test_an_index_takes_upserts_up(run: Run, trained: Trained, tmp_path: Path) -> None:
-    with closing(Journal(tmp_path / "store" / FILE)) as journal:
+    with closing(SqliteJournal(tmp_path / "store" / FILE)) as journal:
         journal.upsert([Upsert("new", round((time.time() + 100) * 1e6), {"title": "zirconium teapot"})])
     assert run("index", "build").exit_code == 0
     assert "new" in open_latest(Store(tmp_path / "store"), trained.settings.indexer).row_of

@@ -3,8 +3,10 @@
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from indexer.errors import ConfigError
+from server.cli import app
 from server.config import Settings, load_settings
 
 
@@ -44,7 +46,7 @@ def test_relative_paths_belong_to_the_file(tmp_path: Path, monkeypatch: pytest.M
 @pytest.mark.parametrize(
     ("content", "says"),
     [
-        ('stor = "x"', r"stor: unknown key\. Did you mean store\? Known: store, indexer, ranker, server"),
+        ('stor = "x"', r"stor: unknown key\. Did you mean store\? Known: store, journal, indexer, ranker, server"),
         ("[sever]\nport = 1", r"sever: unknown key\. Did you mean server\?"),
         ("[server]\nprot = 1", r"server\.prot: unknown key\. Did you mean server\.port\?"),
         ("[server]\nzzzz = 1", r"server\.zzzz: unknown key\. Did you mean server\."),
@@ -78,3 +80,44 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
         load_settings(tmp_path / "gone.toml")
     with pytest.raises(ConfigError, match="cannot be read"):
         load_settings(tmp_path)
+
+
+def test_a_journal_is_a_file_of_the_store_or_a_database(tmp_path: Path) -> None:
+    assert not load_settings(written(tmp_path, "")).journal
+    for uri in (
+        "postgresql://ann@db.example:5433/shop?sslmode=verify-full",
+        "postgres://",
+        "postgresql:///shop?host=/run",
+    ):
+        assert load_settings(written(tmp_path, f"journal = '{uri}'")).journal.get_secret_value() == uri
+
+
+@pytest.mark.parametrize(
+    ("journal", "says"),
+    [
+        ("'journal.sqlite'", "must be empty or a connection URI, postgresql://user@host/database"),
+        ("'redis://ann:sesame@db/0'", "must be empty or a connection URI"),
+        ("'://ann:sesame@db/shop'", "must be empty or a connection URI"),
+        ("'host=db password=sesame'", "must be empty or a connection URI"),
+        ("'postgresql://ann:ses@me@db/shop'", "write them as %2F, %3F, %40"),
+        ("'postgresql://ann:ses/ame@db/shop'", "write them as %2F, %3F, %40"),
+        ("'postgresql://ann:ses?ame@db/shop'", "write them as %2F, %3F, %40"),
+        ("3", "journal: .*string"),
+        ("['postgresql://ann:sesame@db/shop']", "journal: .*string"),
+    ],
+)
+def test_a_journal_that_is_neither_is_refused_and_not_repeated(tmp_path: Path, journal: str, says: str) -> None:
+    with pytest.raises(ConfigError, match=says) as caught:
+        load_settings(written(tmp_path, f"journal = {journal}"))
+    assert "ses" not in str(caught.value)
+
+
+def test_a_password_is_not_shown(tmp_path: Path) -> None:
+    path = written(tmp_path, "journal = 'postgresql://ann:sesame@db.example/shop'")
+    shown = [
+        CliRunner().invoke(app, ["config", "show", "--config", str(path), *more]).output for more in ([], ["--json"])
+    ]
+    for told in (*shown, repr(load_settings(path))):
+        assert "sesame" not in told
+        assert "journal" in told
+        assert "**********" in told

@@ -185,6 +185,8 @@ def stamped(seconds: float) -> Event:
         ),
         (request(Event(type=Event.RATING, items=[Item(product_id="p")])), "events[0].items", "need a value each"),
         (request(purchase("u", "p", query="x" * 1_001)), "events[0].query", "over 1000 characters"),
+        (request(purchase("u", "p", query="a\0b")), "events[0].query", "NUL character"),
+        (request(purchase("u\0", "p")), "events[0].user_id", "NUL character"),
         (request(purchase("x" * 1_000_000, "p")), "events[0].user_id", "1000000 bytes"),
         (request(purchase("u", "p", id="x" * 129)), "events[0].id", "129 bytes"),
         (request(purchase("u", "p", session_id="x" * 129)), "events[0].session_id", "129 bytes"),

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import sqlite3
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -35,7 +34,8 @@ from indexer.errors import SnapshotError
 from indexer.store import write_json
 from ranker.changes import Change
 from ranker.history import LONGEST
-from ranker.journal import FILE, Entry, Journal
+from ranker.journal import Entry, JournalError
+from ranker.sqlite_journal import FILE, SqliteJournal
 from ranker.upserts import Upsert
 from server import live as live_module
 from server import pipeline
@@ -96,7 +96,7 @@ def test_a_failing_fold_does_not_lose_the_event(live: Live, monkeypatch: pytest.
 def test_what_another_process_wrote_is_folded_once(mine: Trained, live: Live) -> None:
     p, q, r = live.state.snapshot.ids[:3]
     live.write([[click("e1", "u", p)]])
-    with closing(Journal(mine.store.root / FILE)) as other:
+    with closing(SqliteJournal(mine.store.root / FILE)) as other:
         other.append([click("e2", "u", q)])
     live.write([[click("e3", "u", r)]])
     assert sorted(clicks(live, "u")) == sorted([p, q, r])
@@ -127,7 +127,7 @@ def test_a_request_that_was_checked_before_a_swap_is_answered_with_what_was_know
 ) -> None:
     checked = live.state
     p, q = checked.snapshot.ids[:2]
-    with closing(Journal(mine.store.root / FILE)) as other:
+    with closing(SqliteJournal(mine.store.root / FILE)) as other:
         other.append([click("e1", "u", p)])
         now = int(time.time() * 1e6)
         other.upsert([Upsert("new", now, {"title": "zephyrix lamp"})])
@@ -154,7 +154,7 @@ def test_what_is_acknowledged_elsewhere_during_a_swap_is_in_answers_to_requests_
     def caught_up(self: Live, state: Any, folded: Any) -> Any:
         made = real(self, state, folded)
         if state.release.number == 2 and live.state is checked:
-            with closing(Journal(mine.store.root / FILE)) as other:
+            with closing(SqliteJournal(mine.store.root / FILE)) as other:
                 other.append([click("e1", "u", p)])
         return made
 
@@ -316,7 +316,7 @@ def test_an_encoder_is_loaded_once_for_all_releases_that_have_it(mine: Trained) 
 
 def test_an_event_that_another_process_took_is_in_the_next_answer(mine: Trained, live: Live) -> None:
     p = live.state.snapshot.ids[0]
-    with closing(Journal(mine.store.root / FILE)) as other:
+    with closing(SqliteJournal(mine.store.root / FILE)) as other:
         other.append([click("e1", "u", p)])
         assert clicks(live, "u") == []
         live.refresh()
@@ -332,7 +332,7 @@ def test_an_event_that_another_process_took_is_in_the_next_answer(mine: Trained,
 def test_a_user_whom_another_process_erased_is_unknown_in_the_next_answer(mine: Trained, live: Live) -> None:
     p, q = live.state.snapshot.ids[:2]
     live.write([[click("e1", "u", p), click("e2", "v", p)]])
-    with closing(Journal(mine.store.root / FILE)) as other:
+    with closing(SqliteJournal(mine.store.root / FILE)) as other:
         assert other.erase("u") == 1
         other.append([click("e3", "u", q)])
     live.refresh()
@@ -372,7 +372,7 @@ def test_a_journal_that_cannot_be_read_is_no_reason_not_to_answer(
     live: Live, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def broken() -> bool:
-        raise sqlite3.OperationalError("disk I/O error")
+        raise JournalError("disk I/O error")
 
     with monkeypatch.context() as patch:
         patch.setattr(live.journal, "changed", broken)

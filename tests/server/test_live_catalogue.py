@@ -27,7 +27,7 @@ from vitrine.v1 import admin_service_pb2, catalog_service_pb2, event_pb2, event_
 from indexer.store import write_json
 from ranker import features
 from ranker.changes import Change
-from ranker.journal import FILE, Journal
+from ranker.sqlite_journal import FILE, SqliteJournal
 from server import live as live_module
 from server import pipeline
 from server.live import Live
@@ -211,7 +211,7 @@ def test_the_status_counts_changed_and_deleted_products(server: Running) -> None
     put(server, p, price=1.0)
     put(server, p, in_stock=True)
     put(server, "elsewhere", in_stock=True)
-    with closing(Journal(server.trained.store.root / FILE)) as other:
+    with closing(SqliteJournal(server.trained.store.root / FILE)) as other:
         now = round(time.time() * 1e6)
         other.change([Change(q, in_stock=False, stock_time=now), Change(r, deleted_time=now)])
     told = server.status(admin_service_pb2.GetStatusRequest())
@@ -252,7 +252,7 @@ def gone(product: str) -> Change:
 
 def test_a_change_that_another_process_took_is_in_the_next_answer(mine: Trained, live: Live) -> None:
     p, q = live.state.snapshot.ids[:2]
-    with closing(Journal(mine.store.root / FILE)) as other:
+    with closing(SqliteJournal(mine.store.root / FILE)) as other:
         other.change([change(p, price=1.25), gone(q)])
         assert (told(live, 0)[0] == 1.25, told(live, 1)[1]) == (False, True)
         live.refresh()

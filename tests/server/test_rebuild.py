@@ -11,8 +11,9 @@ from harness import Trained, copied
 
 from indexer import tuned
 from indexer.errors import InputError, LockedError
-from ranker.journal import FILE, Entry, Journal
+from ranker.journal import Entry
 from ranker.log import Sources
+from ranker.sqlite_journal import FILE, SqliteJournal
 from server import rebuild as job
 from server.release import GateError, Release, Releases
 
@@ -124,7 +125,7 @@ def test_a_lost_log_does_not_take_the_ranking_away(
 
 def test_the_journal_is_learnt_from(mine: Trained) -> None:
     before = job.read_sources(mine.settings).events
-    journal = Journal(mine.store.root / FILE)
+    journal = SqliteJournal(mine.store.root / FILE)
     journal.append([[Entry("live", 0, 1_700_000_000_000_000, "click", "u", None, None, None, "p")]])
     journal.close()
     after = job.read_sources(mine.settings).events

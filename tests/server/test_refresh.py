@@ -30,7 +30,7 @@ from indexer.errors import InputError, LockedError, SnapshotError
 from indexer.sample.shop import make_shop
 from indexer.store import Store
 from ranker.changes import Change
-from ranker.journal import Journal
+from ranker.sqlite_journal import SqliteJournal
 from server import refresh as job
 from server.assortment import Assortment
 from server.rebuild import JobLog
@@ -299,7 +299,7 @@ def test_a_file_that_reads_as_before_overtakes_what_was_changed_before_it(shop: 
     """Else a product that was deleted by mistake could be listed again by no export."""
     made = Store(shop.made.settings.store).manifest("indexes", shop.live.index)["catalogue"]["modified"]
     times = {name: round((made + value) * 1e6) if name.endswith("time") else value for name, value in change.items()}
-    journal = Journal(shop.made.settings.store / "journal.sqlite")
+    journal = SqliteJournal(shop.made.settings.store / "journal.sqlite")
     journal.change([Change(product, **times) for product in (shop.products["product_id"][3], "never heard of")])
     journal.close()
     touch(shop, made + 100)

@@ -10,7 +10,7 @@ from harness import Running, Trained, copied
 from typer.testing import CliRunner, Result
 
 from indexer.errors import ConfigError
-from ranker.journal import FILE, Journal
+from ranker.sqlite_journal import FILE, SqliteJournal
 from ranker.upserts import Upsert
 from server.cli import app
 
@@ -66,7 +66,7 @@ def check(folder: Path) -> Check:
 
 def test_rules_are_shown_and_held_against_the_live_release(trained: Trained, folder: Path, check: Check) -> None:
     made = copied(trained, folder)
-    with closing(Journal(folder / "store" / FILE)) as journal:
+    with closing(SqliteJournal(folder / "store" / FILE)) as journal:
         journal.upsert([Upsert("new", round((time.time() + 100) * 1e6), {"title": "zirconium teapot"})])
     result = check(RULES.format(known=made.dump.products["product_id"][0]))
     assert result.exit_code == 0, result.exception

@@ -12,7 +12,7 @@ from shops import Shop, snapshot, touch, with_catalogue
 
 from indexer import tuned
 from ranker.changes import Change
-from ranker.journal import FILE, Journal
+from ranker.sqlite_journal import FILE, SqliteJournal
 from ranker.upserts import Upsert
 from server import rebuild as job
 from server.assortment import catalogue_moment
@@ -40,7 +40,7 @@ def say(shop: Shop, made: float) -> Say:
     """Upserts a product, and deletes it if told when; times are seconds after the live index's catalogue file."""
 
     def upserted(product: str, at: float, deleted: float | None = None, **values: str | float | bool) -> None:
-        journal = Journal(shop.made.store.root / FILE)
+        journal = SqliteJournal(shop.made.store.root / FILE)
         journal.upsert([Upsert(product, round((made + at) * 1e6), {"title": "zirconium teapot", **values})])
         if deleted is not None:
             journal.change([Change(product, deleted_time=round((made + deleted) * 1e6))])

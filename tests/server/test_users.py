@@ -10,7 +10,8 @@ from harness import Running, Trained, copied
 from typer.testing import CliRunner, Result
 
 from indexer.errors import InputError
-from ranker.journal import FILE, Entry, Journal
+from ranker.journal import Entry
+from ranker.sqlite_journal import FILE, SqliteJournal
 from server.cli import app
 
 
@@ -36,7 +37,7 @@ def exported(config: Path, user: str) -> list[dict[str, Any]]:
 
 
 def clicked(mine: Trained, user: str | None, product: str) -> None:
-    with closing(Journal(mine.store.root / FILE)) as journal:
+    with closing(SqliteJournal(mine.store.root / FILE)) as journal:
         name = "late" if user else "later"
         moment = (4 if user else 5) * 10**15
         journal.append([[Entry(name, 0, moment, "click", user, "s", None, "red 靴", product)]])
