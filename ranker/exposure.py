@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 import polars as pl
+from numba.extending import register_jitable
 
 from indexer.arrays import Array, Doubles, Ints
 from indexer.machine_code import machine_code
@@ -53,18 +54,24 @@ def shown_of(events: pl.DataFrame, row_of: Mapping[str, int], shares: Doubles) -
     `shares` [places] is how often a place is looked at, as a share of the first; deeper ones as the last, an impression
     without a place as the first.
     """
-    kept = events.filter(pl.col("event_type").is_in(["impression", "click"]) & pl.col("request_id").is_not_null())
+    answered = pl.col("event_type").is_in(["impression", "click"]) & pl.col("request_id").is_not_null()
+    # What is wanted of it first: the rest is text, and takes longest to be moved about.
+    kept = events.filter(answered).select(
+        "product_id",
+        "query",
+        pl.col("position").fill_null(1).clip(1, len(shares)).cast(pl.Int64),
+        (pl.col("event_type") == "click").cast(pl.Float64).alias("click"),
+        log.seconds(pl.col("event_time")).alias("time"),
+    )
     if kept.is_empty():
         return NOTHING
     hashes = {query: _query_hash(query) for query in kept["query"].unique().drop_nulls().to_list()}
     table = (
-        kept.join(log.rows_by_product(row_of), on="product_id", maintain_order="left")
+        log.with_rows(kept, row_of)
         .select(
             "row",
             pl.col("query").replace_strict(hashes, default=0, return_dtype=pl.UInt64).fill_null(0),
-            (pl.col("event_type") == "click").cast(pl.Float64).alias("click"),
-            pl.col("position").fill_null(1).clip(1, len(shares)).cast(pl.Int64),
-            log.seconds(pl.col("event_time")).alias("time"),
+            *("click", "position", "time"),
         )
         .sort("time", maintain_order=True)
     )
@@ -162,24 +169,36 @@ class _Pairs:
     def of(self, query: int, rows: Ints) -> Doubles:
         """Looks and clicks of a query's products, float64 [rows, 2]."""
         keys, held = self._table
-        return _found(keys, held, _keys(np.full(len(rows), query, np.uint64), rows))
+        return _found(keys, held, np.uint64(query), rows)
 
 
 def _empty(places: int) -> tuple[Array, Doubles]:
     return np.zeros(places, np.uint64), np.zeros((places, 2))
 
 
-def _keys(queries: Array, rows: Ints) -> Array:
-    """A number for each pair, never 0; two pairs have the same one once in 2^64."""
-    mixed = queries ^ (rows.astype(np.uint64) * _SPREAD)
-    mixed = (mixed ^ (mixed >> np.uint64(31))) * _SPREAD
-    return np.asarray(np.maximum(mixed ^ (mixed >> np.uint64(29)), np.uint64(1)))
-
-
 def _query_hash(query: str, *, known: bool = False) -> int:
     """64 bits of a query, never 0; `known` says that it is a query's key already."""
     key = query if known else query_key(query)
     return max(int.from_bytes(hashlib.blake2b(key.encode(), digest_size=8).digest(), "little"), 1)
+
+
+@machine_code
+def _keys(queries: Array, rows: Ints) -> Array:
+    out = np.empty(len(rows), np.uint64)
+    for i in range(len(rows)):
+        out[i] = _key(queries[i], rows[i])
+    return out
+
+
+def _key(query: np.uint64, row: np.int64) -> np.uint64:
+    """A number for a pair, never 0; two pairs have the same one once in 2^64."""
+    mixed = query ^ (np.uint64(row) * _SPREAD)
+    mixed = (mixed ^ (mixed >> np.uint64(31))) * _SPREAD
+    return max(mixed ^ (mixed >> np.uint64(29)), np.uint64(1))
+
+
+# Called rather than put above the function, whose types it would hide from the type checker.
+register_jitable(_key)
 
 
 @machine_code
@@ -202,13 +221,14 @@ def _add(keys: Array, held: Doubles, added: Array, counts: Doubles, room: int) -
 
 
 @machine_code
-def _found(keys: Array, held: Doubles, wanted: Array) -> Doubles:
-    """Counts of keys, 0 of those that are not there."""
+def _found(keys: Array, held: Doubles, query: np.uint64, rows: Ints) -> Doubles:
+    """Counts of a query's products, 0 of those that are not there."""
     last = np.uint64(len(keys) - 1)
-    out = np.zeros((len(wanted), 2))
-    for i in range(len(wanted)):
-        place = wanted[i] & last
-        while keys[place] != 0 and keys[place] != wanted[i]:
+    out = np.zeros((len(rows), 2))
+    for i in range(len(rows)):
+        wanted = _key(query, rows[i])
+        place = wanted & last
+        while keys[place] != 0 and keys[place] != wanted:
             place = (place + np.uint64(1)) & last
         if keys[place] != 0:
             out[i, 0] = held[place, 0]
