@@ -215,6 +215,7 @@ def test_search_of_users_and_strangers(trained: Trained, live: Live) -> None:
     recalled = check_the_log(trained, requests, live)
     # Earlier answers to the same query are remembered.
     assert told(recalled, "query_engaged") > 20
+    assert told(recalled, "query_click_rate") > 20
     check_afterwards(trained, requests, live)
 
 

@@ -12,8 +12,10 @@ from harness import Trained, copied, hash_encoder, last_time
 
 from indexer.errors import SnapshotError
 from indexer.store import write_json
-from ranker import features
+from indexer.text import query_key
+from ranker import exposure, features
 from ranker.behaviour import Behaviour
+from ranker.exposure import Exposure
 from ranker.log import engagements, folding
 from server.state import State, load_state
 
@@ -43,6 +45,25 @@ def test_folding_in_parts_is_folding_the_whole(trained: Trained) -> None:
         parts.fold(events.slice(start, 1_000))
     assert parts.behaviour.users == whole.behaviour.users
     np.testing.assert_allclose(parts.behaviour.counts, whole.behaviour.counts, rtol=1e-12)
+    rows, query = np.arange(len(whole.snapshot)), query_key(events["query"].drop_nulls()[0])
+    told = [state.behaviour.exposure.columns(query, rows) for state in (parts, whole)]
+    for name in exposure.NAMES:
+        assert np.ptp(told[0][name]) > 0
+        # To the last bit.
+        np.testing.assert_array_equal(told[0][name], told[1][name])
+
+
+def test_places_are_weighed_as_the_model_was_trained(trained: Trained) -> None:
+    state = load(trained)
+    shares = np.array(state.model.manifest["examination"])
+    assert np.ptp(shares) > 0
+    assert trained.dump.events is not None
+    expected = Exposure(len(state.snapshot), shares)
+    expected.fold(trained.dump.events, state.row_of)
+    rows = np.arange(len(state.snapshot))
+    np.testing.assert_array_equal(
+        state.behaviour.exposure.columns("", rows)["shown"], expected.columns("", rows)["shown"]
+    )
 
 
 def test_the_clock_of_the_log_goes_on_from_its_last_event(trained: Trained) -> None:
