@@ -116,7 +116,7 @@ def main() -> None:
     test = made.slices[Slice.TEST]
     if given.requests:
         wider = config.model_copy(update={"most_requests": given.requests})
-        prepared = prepare(sources, snapshot, wider, made.prepared.cuts)
+        prepared = prepare(sources, snapshot, wider, made.prepared.told())
         wide = held_back_lists(prepared, made.space, made.weights, config, snapshot, encoder, say)
         test = made.prepared.examination.weighed(wide)
     fits = []

@@ -1,7 +1,7 @@
 """From the log to lists: what a request reads by its time, the weights of the recall channels, and the replay."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
@@ -42,6 +42,10 @@ class Prepared(NamedTuple):
     cuts: list[float]
     examination: Examination = ALIKE
     shown: Shown = NOTHING
+
+    def told(self) -> dict[str, Any]:
+        """What the manifest of a model says of it, for its log to be prepared alike."""
+        return {"cuts": self.cuts, "examination": self.examination.shares.tolist()}
 
     def behaviour(self, products: int) -> Behaviour:
         """Of a time before the log; what was shown is folded in as a replay goes on."""

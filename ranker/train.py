@@ -99,10 +99,9 @@ def train(
             "learnt": _learnt(fitted),
             "answered": _answered(fitted),
             "shown": _shown(fitted),
-            "cuts": prepared.cuts,
+            **prepared.told(),
             "requests": {part.name.lower(): len(slices[part]) for part in Slice},
             "positive_grade": config.positive_grade,
-            "examination": prepared.examination.shares.tolist(),
             "seconds": round(time.perf_counter() - started, 2),
         }
 

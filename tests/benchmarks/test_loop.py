@@ -74,7 +74,7 @@ def test_the_summary_is_over_all_visits_and_compares_the_same_ones() -> None:
 
 
 @pytest.mark.slow
-def test_from_the_old_log_to_the_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_from_the_old_log_to_the_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, texts_apart: None) -> None:
     rounds: list[Any] = []
     played = loop.played
 
@@ -92,14 +92,16 @@ def test_from_the_old_log_to_the_table(tmp_path: Path, monkeypatch: pytest.Monke
 
     monkeypatch.setattr(loop, "played", noted)
     out = tmp_path / "out.json"
-    sizes = ["--products", "150", "--users", "60", "--visits", "2400", "--rounds", "2"]
+    few = "network_epochs = 1\ntower_epochs = 1\ntrees = 10\ncandidates = 60\n"
+    monkeypatch.setattr(loop, "_CONFIG", loop._CONFIG + few)
+    sizes = ["--products", "300", "--users", "150", "--visits", "3000", "--rounds", "2"]
     monkeypatch.setattr("sys.argv", ["loop.py", *sizes, "--out", str(out)])
     loop.main()
     told = json.loads(out.read_text())
     assert [row["order"] for row in told["rows"]] == list(ORDERS)
     assert all(len(row["rounds"]) == 2 and min(row["rounds"]) > 0 for row in told["rows"])
     (first, worth, events), (second, *_) = rounds
-    assert events["request_id"].n_unique() == 600
+    assert events["request_id"].n_unique() == 750
     assert np.array_equal(worth["served"], worth["first release"])
     # The second round has a release of its own, which knows the first one's events, and the first release goes on.
     assert second.live.release.number == first.live.release.number + 1

@@ -1,17 +1,14 @@
 """What newcomers cost, on a small shop without a log."""
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import newcomers
-import numpy as np
 import pytest
 from newcomers import compared, lines, upserts
 
-from indexer import tuned
 from indexer.dumps.registry import write
 from indexer.sample.shop import make_shop
 from ranker.sqlite_journal import FILE, SqliteJournal
@@ -19,28 +16,8 @@ from server.config import load_settings
 from server.rebuild import JobLog, rebuild
 
 
-class Encoder:
-    """Each text is a direction of its own."""
-
-    name = backend = fingerprint = "texts"
-    choice = tuned = None
-    dimensions = 16
-
-    def warm_up(self) -> None:
-        """Nothing to warm."""
-
-    def encode(self, texts: Sequence[str], progress: Any = None) -> np.ndarray:
-        vectors = np.array([np.random.default_rng(list(f"- {text}".encode())).normal(size=16) for text in texts])
-        return np.asarray(vectors / np.linalg.norm(vectors, axis=1, keepdims=True), np.float32)
-
-    def stream(self, texts: Iterable[str]) -> Iterator[tuple[list[str], np.ndarray]]:
-        for text in texts:
-            yield [text], self.encode([text])
-
-
 @pytest.fixture
-def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(tuned, "load_encoder", lambda *_: Encoder())
+def shop(tmp_path: Path, texts_apart: None) -> Path:
     write(make_shop(60, sessions=1, seed=0), tmp_path / "data")
     config = tmp_path / "vitrine.toml"
     config.write_text('store = "store"\n[indexer]\ncatalogue = "data/products.parquet"\ndevice = "cpu"\n')

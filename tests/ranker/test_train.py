@@ -101,13 +101,13 @@ def test_slices_follow_each_other_and_share_no_request(prepared: Prepared) -> No
 
 def test_cuts_of_a_trained_model_make_the_same_slices(shop: Shop, prepared: Prepared) -> None:
     assert shop.model.manifest["cuts"] == prepared.cuts
-    again = prepare(shop.sources, shop.snapshot, shop.config, {"cuts": prepared.cuts})
+    again = prepare(shop.sources, shop.snapshot, shop.config, prepared.told())
     assert [part for _, part in again.requests] == [part for _, part in prepared.requests]
 
 
 def test_new_events_do_not_move_earlier_requests_between_slices(shop: Shop, prepared: Prepared) -> None:
     first_half = shop.dump.events.head(len(shop.dump.events) // 2)
-    again = prepare(Sources(first_half, None), shop.snapshot, shop.config, {"cuts": prepared.cuts})
+    again = prepare(Sources(first_half, None), shop.snapshot, shop.config, prepared.told())
     where = {(r.time, r.user, tuple(r.rows)): part for r, part in prepared.requests if r.rows is not None}
     common = [
         (r, part) for r, part in again.requests if r.rows is not None and (r.time, r.user, tuple(r.rows)) in where
