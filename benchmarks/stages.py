@@ -51,6 +51,7 @@ def contexts(
     if sources.events is not None:
         found = engagements(sources.events, snapshot.row_of, settings.ranker.positive_rating)
         behaviour.apply_all(folding(found))
+        behaviour.exposure.fold(sources.events, snapshot.row_of)
     now = behaviour.last_time if np.isfinite(behaviour.last_time) else time.time()
     rng = np.random.default_rng(0)
     made = []

@@ -161,10 +161,10 @@ class _Pairs:
             grown = _empty(2 * len(self._table[0]))
             keys, held = self._table
             taken = keys != 0
-            _add(*grown, keys[taken], held[taken], len(grown[0]))
+            _put(*grown, keys[taken], held[taken], len(grown[0]))
             self._table = grown
         keys, held = self._table
-        self._used += _add(keys, held, added, sums, len(keys) // 2 - self._used)
+        self._used += _put(keys, held, added, sums, len(keys) // 2 - self._used)
 
     def of(self, query: int, rows: Ints) -> Doubles:
         """Looks and clicks of a query's products, float64 [rows, 2]."""
@@ -202,7 +202,7 @@ register_jitable(_key)
 
 
 @machine_code
-def _add(keys: Array, held: Doubles, added: Array, counts: Doubles, room: int) -> int:
+def _put(keys: Array, held: Doubles, added: Array, counts: Doubles, room: int) -> int:
     """Add counts to those of keys; at most `room` new ones find a place. Returns how many did."""
     last = np.uint64(len(keys) - 1)
     new = 0
