@@ -16,7 +16,7 @@ from ranker.upserts import COLUMNS, Upsert
 class JournalError(VitrineError):
     """A journal that cannot be read or written now; the same may work later."""
 
-    exit_code = 7
+    exit_code = 8
 
 
 class Entry(NamedTuple):

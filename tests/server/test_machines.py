@@ -188,7 +188,7 @@ def test_a_server_does_not_start_without_its_journal(trained: Trained, tmp_path:
     config.write_text(f'store = "{made.store.root}"\njournal = "postgresql://ann:sesame@127.0.0.1:1/shop"\n')
     command = [sys.executable, "-m", "server", "serve", "--config", str(config), "--port", "0"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 7
+    assert done.returncode == 8
     assert "vitrine: the journal in PostgreSQL (127.0.0.1 1 shop) cannot be used now: " in done.stderr
     assert "Connection refused" in done.stderr
     assert "sesame" not in done.stderr + done.stdout
