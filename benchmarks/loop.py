@@ -132,8 +132,10 @@ def played(
         for order in ORDERS:
             worth[order].append(part.expected_clicks(pages[order]))
         happened = part.events(pages["served"], rng, f"{name}-{start}-")
-        for state in (states.live, states.first):
-            state.fold(happened)
+        states.live.fold(happened)
+        # In the first round they are the same, and nothing happens twice.
+        if states.first is not states.live:
+            states.first.fold(happened)
         events.append(happened)
     return {order: np.concatenate(each) for order, each in worth.items()}, pl.concat(events)
 

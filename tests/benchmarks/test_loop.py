@@ -84,8 +84,13 @@ def test_from_the_old_log_to_the_table(tmp_path: Path, monkeypatch: pytest.Monke
         known = [state.behaviour.last_time for state in states]
         assert max(known) < visitors.times[0]
         assert known[0] == known[1]
+        bought = [state.behaviour.purchases.sum() for state in states]
         worth, events = played(*given)
         rounds.append((states, worth, events))
+        # Each once, in the first round too, where two of them are one.
+        new = float((events["event_type"] == "purchase").sum())
+        assert [state.behaviour.purchases.sum() for state in states] == [bought[0] + new, bought[1], bought[2] + new]
+        assert new > 0
         assert states.live.behaviour.last_time == states.first.behaviour.last_time >= visitors.times[-1] - 60
         assert states.frozen.behaviour.last_time == known[1]
         return worth, events
