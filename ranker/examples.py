@@ -43,6 +43,7 @@ class Example(NamedTuple):
     `features` are as serving sees them, with every row at the first place; `positions` are the places that the rows
     were shown at, where they were logged, and `weights` what their gains count for it (see `examination`), 1 where
     there are none. `answered`: every row was judged or rated, so that a grade of 0 means no, not that nobody was asked.
+    `user` is who asked: nothing is learned from it, but lists of one user are no independent evidence.
     """
 
     context: Context
@@ -54,6 +55,7 @@ class Example(NamedTuple):
     answered: bool = False
     positions: Ints | None = None
     weights: Doubles | None = None
+    user: str | None = None
 
 
 class Stage(NamedTuple):
@@ -169,7 +171,7 @@ def _example(request: Request, part: Slice, context: Context, stage: Stage, beha
         rows, scores, grades = rows[kept], scores[kept], grades[kept]
     matrix = features.matrix(context, rows, stage.catalogue, behaviour)
     answered = request.rows is not None and request.positions is None
-    return Example(context, rows, matrix, grades, missed, scores, answered, request.positions)
+    return Example(context, rows, matrix, grades, missed, scores, answered, request.positions, user=request.user)
 
 
 def _kept(wanted: Mask) -> Ints:

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from indexer.arrays import Array, Doubles
+from indexer.arrays import Array, Doubles, Ints
 
 RESAMPLES = 1_000
 DRAWS = 10_000
@@ -31,27 +31,30 @@ class Difference(NamedTuple):
     p_holm: float
 
 
-def bootstrap(values: Array, seed: int = 0, resamples: int = RESAMPLES) -> list[Interval]:
+def bootstrap(values: Array, seed: int = 0, resamples: int = RESAMPLES, groups: Ints | None = None) -> list[Interval]:
     """Means of the columns of `values` [requests, figures] with percentile intervals (Efron and Tibshirani 1993).
 
-    All columns are resampled with the same requests. NaN marks a request that a figure does not apply to.
+    All columns are resampled with the same requests, or with the same `groups` [requests] of them, numbered from 0:
+    requests of one user are alike, and as many others would say more. NaN marks a request that a figure does not apply
+    to.
     """
     known = ~np.isnan(values)
-    filled = np.where(known, values, 0.0)
-    weights = known.astype(np.float64)
-    means = np.concatenate([_ratio(w @ filled, w @ weights) for w in _resamples(len(values), resamples, seed)])
+    filled = _summed(np.where(known, values, 0.0), groups)
+    weights = _summed(known.astype(np.float64), groups)
+    means = np.concatenate([_ratio(w @ filled, w @ weights) for w in _resamples(len(filled), resamples, seed)])
     centres = _ratio(filled.sum(0), weights.sum(0))
     return [_interval(centre, column) for centre, column in zip(centres, means.T, strict=True)]
 
 
-def flip_test(differences: Array, seed: int = 0, draws: int = DRAWS) -> Doubles:
+def flip_test(differences: Array, seed: int = 0, draws: int = DRAWS, groups: Ints | None = None) -> Doubles:
     """Two-sided p of each column of paired `differences` [requests, comparisons], by flipping signs at random.
 
     If neither order were better, a difference would as soon have the other sign (Fisher 1935; for ranking, Smucker et
-    al., CIKM 2007). p = (b + 1) / (draws + 1), b the draws at least as far from 0 as what was seen, so it is never 0
-    (Phipson and Smyth 2010). NaN differences are left out; p is 1 where none is left.
+    al., CIKM 2007); those of one of the `groups` [requests], numbered from 0, are flipped together. p = (b + 1) /
+    (draws + 1), b the draws at least as far from 0 as what was seen, so it is never 0 (Phipson and Smyth 2010). NaN
+    differences are left out; p is 1 where none is left.
     """
-    filled = np.nan_to_num(differences, nan=0.0)
+    filled = _summed(np.nan_to_num(differences, nan=0.0), groups)
     seen = np.abs(filled.sum(0))
     # Sums of the same numbers in another order differ in their last bits.
     least = seen - 1e-9 * np.abs(filled).sum(0)
@@ -70,12 +73,22 @@ def holm(p: Array) -> Doubles:
     return out
 
 
-def paired(mine: Doubles, others: Array) -> list[Difference]:
-    """`mine` [requests] minus each column of `others` [requests, comparisons]; the comparisons are one family."""
+def paired(mine: Doubles, others: Array, groups: Ints | None = None) -> list[Difference]:
+    """`mine` [requests] minus each column of `others` [requests, comparisons]; the comparisons are one family.
+
+    `groups` are as in `bootstrap`.
+    """
     differences = mine[:, None] - others
-    p = flip_test(differences)
-    rows = zip(bootstrap(differences), p, holm(p), strict=True)
+    p = flip_test(differences, groups=groups)
+    rows = zip(bootstrap(differences, groups=groups), p, holm(p), strict=True)
     return [Difference(*interval, float(alone), float(corrected)) for interval, alone, corrected in rows]
+
+
+def _summed(values: Array, groups: Ints | None) -> Array:
+    """Sums of the rows of each group, [groups, columns]; the rows themselves where each is its own."""
+    if groups is None or not len(groups):
+        return values
+    return np.column_stack([np.bincount(groups, column) for column in values.T])
 
 
 def _ratio(top: Array, bottom: Array) -> Doubles:

@@ -82,6 +82,22 @@ def test_flip_test_raises_as_few_false_alarms_as_it_says() -> None:
     assert 0.02 < np.mean(p < 0.05) < 0.085
 
 
+def test_groups_are_drawn_and_flipped_as_one() -> None:
+    values = np.random.default_rng(6).normal(0.1, 1.0, (40, 2))
+    values[3, 1] = np.nan
+    # Each request three times says no more than once, and its group's place among the others says nothing.
+    thrice, groups = np.repeat(values, 3, axis=0), np.repeat(np.arange(40), 3)
+    for a, b in zip(bootstrap(values), bootstrap(thrice, groups=groups), strict=True):
+        assert a == pytest.approx(b)
+    assert flip_test(values) == pytest.approx(flip_test(thrice, groups=groups))
+    assert (flip_test(thrice) < flip_test(values)).all()
+
+
+def test_a_group_counts_by_its_requests() -> None:
+    values, groups = np.array([[1.0], [0.0], [0.0], [0.0]]), np.array([0, 1, 1, 1])
+    assert bootstrap(values, groups=groups)[0].mean == 0.25
+
+
 def test_holm_steps_down() -> None:
     # Sorted: 0.01, 0.02, 0.03, 0.04; times 4, 3, 2, 1: 0.04, 0.06, 0.06, 0.04; no later one below an earlier one.
     assert holm(np.array([0.04, 0.01, 0.03, 0.02])) == pytest.approx([0.06, 0.04, 0.06, 0.06])
