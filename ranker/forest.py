@@ -1,4 +1,4 @@
-"""A booster's trees as flat arrays, scored several times as fast as `Booster.predict` does on one thread."""
+"""A booster's splits as flat arrays, scored many times as fast as `Booster.predict` does on one thread."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ import numpy as np
 
 from indexer.arrays import Array, Doubles, Floats
 from indexer.errors import SnapshotError
-from ranker.forest_kernel import COLUMN, LANES, score
+from ranker.forest_kernel import COLUMN, WORD, score
 
 if TYPE_CHECKING:
     import lightgbm as lgb
@@ -18,7 +18,11 @@ _VERSION = "v4"
 # Bits of LightGBM's decision_type; the two above them are the missing type.
 _IS_CATEGORY, _DEFAULT_LEFT = 1, 2
 _NO_MISSING, _ZERO_MISSING = 0, 1
-_NODE = np.dtype([("column", np.uint32), ("threshold", np.float64), ("right", np.uint32), ("value", np.float64)])
+# Places of a tree's leaves are whole words of the kernel, two by two.
+_PLACES = 2 * WORD
+
+# Of trees that are one leaf each.
+_NO_SPLITS = (np.empty(0, np.int64), np.empty(0), np.empty(0, np.int64), np.empty(0, np.int64))
 
 _Fields: TypeAlias = dict[str, str]
 
@@ -30,6 +34,15 @@ class _Column(NamedTuple):
     zero: float = 0.0
     missing: float = 0.0
     categories: tuple[int, ...] | None = None
+
+
+class _Split(NamedTuple):
+    """An inner node: what it compares with what; the places of the leaves on its left, from `first` to before `end`."""
+
+    column: int
+    threshold: float
+    first: int
+    end: int
 
 
 @dataclass(frozen=True)
@@ -53,16 +66,17 @@ class Forest:
         header, *trees = _blocks(text)
         _check(header, trees)
         columns: dict[_Column, int] = {}
-        nodes: list[tuple[int, float, int, float]] = []
-        roots, depths = [], []
+        splits: list[_Split] = []
+        values: list[float] = []
+        begins = [0]
         for tree in trees:
-            roots.append(len(nodes))
-            depths.append(_add(tree, nodes, columns))
+            _add(tree, splits, values, columns)
+            begins.append(len(values) // _PLACES)
         arrays = (
             *_column_arrays(columns),
-            *_node_arrays(np.array(nodes, _NODE)),
-            np.array(roots, np.uint32),
-            np.array(depths, np.int64),
+            *_split_arrays(splits, len(columns)),
+            np.array(values, np.float64),
+            np.array(begins, np.uint64),
         )
         for array in arrays:
             array.setflags(write=False)
@@ -96,20 +110,26 @@ def _check(header: _Fields, trees: Sequence[_Fields]) -> None:
         raise SnapshotError(f"The trees have linear models in their leaves (linear_tree). {again}")
 
 
-def _add(tree: _Fields, nodes: list[tuple[int, float, int, float]], columns: dict[_Column, int]) -> int:
-    """Append a tree's nodes level by level, the children of a node side by side; returns the tree's depth."""
+def _add(tree: _Fields, splits: list[_Split], values: list[float], columns: dict[_Column, int]) -> None:
+    """Append a tree's splits, and its leaves' values from left to right, filled up to whole words with zeros."""
     left, right = (_integers(tree, key) for key in ("left_child", "right_child"))
-    splits, values = _splits(tree), [float(value) for value in tree["leaf_value"].split()]
-    first = len(nodes)
-    order = [(0 if splits else ~0, 0)]
-    for number, depth in order:  # which grows meanwhile
-        if number < 0:
-            nodes.append((0, np.nan, len(nodes), values[~number]))
-            continue
-        column, threshold = splits[number]
-        nodes.append((columns.setdefault(column, len(columns)), threshold, first + len(order) + 1, 0.0))
-        order += [(left[number], depth + 1), (right[number], depth + 1)]
-    return order[-1][1]
+    compared, leaves = _splits(tree), [float(value) for value in tree["leaf_value"].split()]
+    order = [0] if compared else []
+    for node in order:  # which grows meanwhile
+        order += [child for child in (left[node], right[node]) if child >= 0]
+    # A leaf stands in the place of a child as the complement of its number.
+    below = dict.fromkeys(range(-len(leaves), 0), 1)
+    for node in reversed(order):
+        below[node] = below[left[node]] + below[right[node]]
+    place = {order[0] if order else ~0: len(values)}
+    for node in order:
+        place[left[node]], place[right[node]] = place[node], place[node] + below[left[node]]
+        column, threshold = compared[node]
+        splits.append(
+            _Split(columns.setdefault(column, len(columns)), threshold, place[left[node]], place[right[node]])
+        )
+    values += [leaves[~number] for number in sorted(range(-len(leaves), 0), key=place.__getitem__)]
+    values += [0.0] * (-len(values) % _PLACES)
 
 
 def _splits(tree: _Fields) -> list[tuple[_Column, float]]:
@@ -158,14 +178,23 @@ def _column_arrays(columns: Collection[_Column]) -> tuple[Array, Array]:
     return np.array(rows, COLUMN), np.array([word for words in sets for word in words], np.uint32)
 
 
-def _node_arrays(nodes: Array) -> tuple[Array, ...]:
-    """Where each node's cells begin, its threshold, its right child, and a leaf's value."""
-    return (
-        nodes["column"] * np.uint32(LANES),
-        _not_above(nodes["threshold"]),
-        nodes["right"].copy(),
-        nodes["value"].copy(),
-    )
+def _split_arrays(splits: Sequence[_Split], columns: int) -> tuple[Array, ...]:
+    """Where each column's splits begin; by column and rising threshold their thresholds, words, and masks of the words.
+
+    A split whose left leaves lie in several words stands there once for each: the mask leaves out what lies in it.
+    """
+    column, threshold, first, end = (np.array(each) for each in zip(*splits, strict=True)) if splits else _NO_SPLITS
+    words = (end - 1) // WORD - first // WORD + 1
+    which = np.repeat(np.arange(len(splits)), words)
+    word = first[which] // WORD + np.arange(len(which)) - np.repeat(np.cumsum(words) - words, words)
+    low = np.maximum(first[which] - word * WORD, 0).astype(np.uint64)
+    high = np.minimum(end[which] - word * WORD, WORD).astype(np.uint64)
+    one = np.uint64(1)
+    mask = ~((one << high) - (one << low)).astype(np.uint32)
+    limit = _not_above(threshold)[which]
+    order = np.lexsort((word, limit, column[which]))
+    begins = np.searchsorted(column[which][order], np.arange(columns + 1)).astype(np.uint64)
+    return begins, limit[order], word[order].astype(np.uint64), mask[order]
 
 
 def _not_above(thresholds: Doubles) -> Floats:
