@@ -22,6 +22,8 @@ _LOOKS, _QUERY_LOOKS = 10.0, 5.0
 _UNIT = 1 / 4096
 # Places of the table of queries and products at first, and at most: 24 bytes each, half of them in use.
 _FIRST, _MOST = 1 << 10, 1 << 22
+# Pairs that are added at a time.
+_PART = 1 << 14
 _SPREAD = np.uint64(0x9E3779B97F4A7C15)
 
 
@@ -154,17 +156,21 @@ class _Pairs:
 
     def add(self, queries: Array, rows: Ints, counts: Doubles) -> None:
         """Add [n, 2] looks and clicks to those of n pairs."""
-        # One after the other they would ask for as many places as if no pair came twice.
-        added, where = np.unique(_keys(queries, rows), return_inverse=True)
-        sums: Doubles = np.column_stack([np.bincount(where, each, len(added)) for each in counts.T])
-        while 2 * (self._used + len(added)) > len(self._table[0]) < _MOST:
+        added = _keys(queries, rows)
+        # In parts: there must be places as if no pair came twice, and of a whole log most do.
+        for start in range(0, len(added), _PART):
+            part = slice(start, start + _PART)
+            self._make_room(len(added[part]))
+            keys, held = self._table
+            self._used += _put(keys, held, added[part], counts[part], len(keys) // 2 - self._used)
+
+    def _make_room(self, more: int) -> None:
+        while 2 * (self._used + more) > len(self._table[0]) < _MOST:
             grown = _empty(2 * len(self._table[0]))
             keys, held = self._table
             taken = keys != 0
             _put(*grown, keys[taken], held[taken], len(grown[0]))
             self._table = grown
-        keys, held = self._table
-        self._used += _put(keys, held, added, sums, len(keys) // 2 - self._used)
 
     def of(self, query: int, rows: Ints) -> Doubles:
         """Looks and clicks of a query's products, float64 [rows, 2]."""
