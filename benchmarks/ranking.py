@@ -204,7 +204,7 @@ def main(
     config: Annotated[Path, typer.Option("-c", "--config", help="vitrine.toml of the set.")],
     out: Annotated[Path | None, typer.Option(help="JSON to write. [default: results/ranking-SET.json]")] = None,
     peers_python: Annotated[Path | None, typer.Option(help="Python with peers/requirements.txt installed.")] = None,
-    seconds: Annotated[float, typer.Option(min=1.0, help="Bound of one network's training, on one core.")] = 600.0,
+    seconds: Annotated[float, typer.Option(min=1.0, help="Bound of SASRec's training, on one core.")] = 600.0,
     most: Annotated[int, typer.Option(min=1, help="Test requests of a kind, spread evenly.")] = 20_000,
     seed: Annotated[int, typer.Option(min=0)] = 0,
 ) -> None:

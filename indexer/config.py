@@ -48,7 +48,9 @@ class IndexerConfig(Table):
         description="full: queries go through the encoder. distilled: a build fits a table of token vectors to the "
         "encoder, which answers short queries of known words in a small part of the time, and nearly as well.",
     )
-    threads: int = Field(0, ge=0, description="Threads of the encoder; 0 means every core.")
+    threads: int = Field(
+        0, ge=0, description="Threads of the encoder; 0: every core for a build, one in each server process."
+    )
     index: str = Field(
         "auto",
         description="auto, exact, a FAISS factory string such as HNSW32 or IVF1024,Flat, or CAGRA64: a graph of 64 "

@@ -47,7 +47,7 @@ class RankerConfig(Table):
     )
     leaves: int = Field(31, ge=2, description="Leaves of a tree.")
     most_requests: int = Field(20_000, ge=100, description="Requests taken from one slice of the log, spread evenly.")
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, description="Of all chance in training.")
 
     @field_validator("time_cuts")
     @classmethod

@@ -66,10 +66,10 @@ def import_dump(
 def sample(
     products: Annotated[int, typer.Option(min=20, help="How many products.")] = 5_000,
     users: Annotated[
-        int | None, typer.Option(min=1, help="How many users; by default a fifth of the products.")
+        int | None, typer.Option(min=1, help="How many users; by default a fifth of the products, 200 to 50,000.")
     ] = None,
     sessions: Annotated[
-        int | None, typer.Option(min=1, help="How many sessions; by default twice the products.")
+        int | None, typer.Option(min=1, help="How many sessions; by default twice the products, 2,000 to 200,000.")
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="The same seed makes the same shop.")] = 0,
     to: Annotated[Path, typer.Option("--out", "-o", help="Where the canonical files go.")] = Path("data"),
@@ -227,8 +227,9 @@ def rebuild_all(
 ) -> None:
     """The offline job: build, train, evaluate, release, promote. A failure at any step leaves the live release.
 
-    Writes a JSON line a step. Exit codes: 0 live; 2 configuration; 3 input; 4 damaged or unfitting
-    snapshot; 5 another run holds the lock; 6 the gate refused the release; 1 anything else.
+    Writes two JSON lines a step. Exit codes: 0 live; 2 configuration; 3 input; 4 damaged or unfitting
+    snapshot; 5 another run holds the lock; 6 the gate refused the release; 8 the journal cannot be read; 1 anything
+    else.
     """
     settings = load_settings(path)
     with _job(log, quiet) as (told, bar):
@@ -248,9 +249,10 @@ def refresh_all(
 ) -> None:
     """The short job: bring the present catalogue live with the live release's model; nothing is trained.
 
-    Does nothing where no product changed. A failure at any step leaves the live release. Writes a JSON line a step.
+    Does nothing where no product changed. A failure at any step leaves the live release. Writes two JSON lines a step.
     Exit codes: 0 live, or unchanged; 2 configuration; 3 input; 4 nothing is live yet, or a damaged snapshot; 5 another
-    run holds the lock; 6 the gate refused the release, or another one went live meanwhile; 1 anything else.
+    run holds the lock; 6 the gate refused the release, or another one went live meanwhile; 8 the journal cannot be
+    read; 1 anything else.
     """
     settings = load_settings(path)
     with _job(log, quiet) as (told, bar):

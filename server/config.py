@@ -27,7 +27,7 @@ class ServerConfig(Table):
     )
     tls_writers: tuple[str, ...] = Field(
         (),
-        description="Names in callers' certificates that may write, set, delete and erase. Empty: all callers.",
+        description="Names in callers' certificates that may write, set, upsert, delete and erase. Empty: all callers.",
     )
     metrics_port: int | None = Field(
         None,

@@ -56,7 +56,7 @@ def delete(
     certificate: Certificate = None,
     key: Key = None,
 ) -> None:
-    """Delist products: they are in no further answer, until a newer catalogue file that holds them is released."""
+    """Delist products: they are in no further answer, until a newer catalogue file or an upsert brings them back."""
     request = catalog_service_pb2.DeleteProductsRequest(product_ids=names)
     response = _ask(Server(address, ca, certificate, key), "DeleteProducts", request)
     out.print(f"Products deleted: {response.deleted}; deleted before: {response.already_deleted}.")
@@ -97,7 +97,7 @@ def upsert(
     if pending:
         out.print(
             "What is pending comes with `vitrine refresh`: of a product that the live release holds, all but price and "
-            "stock.",
+            "stock; and new products beyond those that are found at once.",
             soft_wrap=True,
         )
 
@@ -111,7 +111,7 @@ def show(
     key: Key = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show a product as it is answered now. Exit code 7 where it was deleted, or the release does not hold it."""
+    """Show a product as it is answered now. Exit code 7 where it was deleted, or is not known."""
     request = catalog_service_pb2.GetProductRequest(product_id=name)
     response = _ask(Server(address, ca, certificate, key), "GetProduct", request)
     if as_json:
