@@ -102,7 +102,7 @@ class Window:
 
 def figures(windows: Sequence[Window]) -> dict[str, dict[str, Any]]:
     """What `compared` says of each figure that applies, over the requests of all windows."""
-    users = groups([user for window in windows for user in window.users])
+    users = ranked.numbered([user for window in windows for user in window.users])
     fits = [
         {
             name: {figure: np.concatenate([fit.values[name][figure] for fit in same]) for figure in FIGURES}
@@ -112,12 +112,6 @@ def figures(windows: Sequence[Window]) -> dict[str, dict[str, Any]]:
     ]
     found = {figure: compared(fits, figure, users) for figure in FIGURES}
     return {figure: each for figure, each in found.items() if each}
-
-
-def groups(users: Sequence[str | None]) -> Ints:
-    """A number for each user, and one for each request of nobody in particular."""
-    numbers: dict[str | int, int] = {}
-    return np.array([numbers.setdefault(i if user is None else user, len(numbers)) for i, user in enumerate(users)])
 
 
 def compared(fits: Sequence[Values], figure: str, users: Ints) -> dict[str, Any]:
@@ -246,7 +240,7 @@ def main() -> None:
             "set": given.config.resolve().parent.name,
             "index": bench.snapshot.id,
             "products": len(bench.snapshot),
-            "users": len(set(groups([user for window in windows for user in window.users]).tolist())),
+            "users": len(set(ranked.numbered([user for window in windows for user in window.users]).tolist())),
             "figures": plain(told),
             "windows": [window.told() for window in windows],
         }

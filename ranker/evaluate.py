@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from indexer.arrays import Doubles, Floats
+from indexer.arrays import Doubles, Floats, Ints
 from ranker import features, ranked
 from ranker.boosted import Trees
 from ranker.calibration import classification, reliability
@@ -88,7 +88,8 @@ def per_request(orders: Orders, wanted: Answers) -> Values:
 def table(values: Values, orders: Orders, scorers: Sequence[str], wanted: Answers, fusion: Fusion) -> list[Row]:
     """A row for each order; only `scorers` are no baselines. Classification figures where a threshold was fitted."""
     figures = list(next(iter(values.values())))
-    intervals = iter(bootstrap(np.column_stack([values[name][figure] for name in values for figure in figures])))
+    columns = np.column_stack([values[name][figure] for name in values for figure in figures])
+    intervals = iter(bootstrap(columns, groups=wanted.users))
     return [
         Row(
             name,
@@ -102,13 +103,16 @@ def table(values: Values, orders: Orders, scorers: Sequence[str], wanted: Answer
     ]
 
 
-def compare(values: Values, chosen: str, figure: str) -> dict[str, Difference]:
-    """The chosen order's `figure` minus each other's on the same requests; empty where the figure does not apply."""
+def compare(values: Values, chosen: str, figure: str, users: Ints) -> dict[str, Difference]:
+    """The chosen order's `figure` minus each other's on the same requests; empty where the figure does not apply.
+
+    `users` are as in `Answers`.
+    """
     mine = values[chosen][figure]
     others = {name: each[figure] for name, each in values.items() if name != chosen}
     if not others or np.isnan(mine).all():
         return {}
-    return dict(zip(others, paired(mine, np.column_stack(list(others.values()))), strict=True))
+    return dict(zip(others, paired(mine, np.column_stack(list(others.values())), users), strict=True))
 
 
 def report(members: Members, examples: Sequence[Example], space: Floats, positive_grade: float) -> dict[str, Any]:
@@ -129,13 +133,14 @@ def report(members: Members, examples: Sequence[Example], space: Floats, positiv
         "alpha": fusion.alpha,
         "draws": DRAWS,
         "table": [row._asdict() | {"metrics": _plain(row.metrics)} for row in rows],
-        "chosen_minus_other_ndcg": _plain(compare(values, chosen, "ndcg@10")),
-        "chosen_minus_other_auc": _plain(compare(values, chosen, "auc")),
+        "chosen_minus_other_ndcg": _plain(compare(values, chosen, "ndcg@10", wanted.users)),
+        "chosen_minus_other_auc": _plain(compare(values, chosen, "auc", wanted.users)),
         "shown": shown,
         "segments": by_segment(
             segments(examples, wanted, cold),
             {role: values[name]["ndcg@10"] for role, name in shown.items()},
             wanted.shares,
+            wanted.users,
         ),
         "cold": cold_figures({role: orders[name] for role, name in shown.items()}, wanted, cold),
         "calibration": {
@@ -158,7 +163,8 @@ def recall_by_candidates(examples: Sequence[Example], positive_grade: float) -> 
     longest = max(len(e.rows) for e in recalled)
     counts = sorted({*(k for k in _CANDIDATES if k < longest), longest})
     shares = np.array([_recall_at(e, positive_grade, counts) for e in recalled])
-    return [{"candidates": k, **each._asdict()} for k, each in zip(counts, bootstrap(shares), strict=True)]
+    intervals = bootstrap(shares, groups=ranked.numbered([e.user for e in recalled]))
+    return [{"candidates": k, **each._asdict()} for k, each in zip(counts, intervals, strict=True)]
 
 
 def gain_shares(members: Members) -> dict[str, dict[str, float]]:

@@ -7,8 +7,8 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from indexer.arrays import Array, Doubles, Floats
-from ranker import evaluate, features, trees
+from indexer.arrays import Array, Doubles, Floats, Ints
+from ranker import evaluate, features, ranked, trees
 from ranker.boosted import Trees
 from ranker.config import RankerConfig
 from ranker.examples import Example, Slice, as_shown, thinned
@@ -158,7 +158,8 @@ def _fit_fusion(
     validate = slices[Slice.VALIDATE]
     fusion = members.fusion._replace(alpha=_alpha(members, outside, slices, space, config))
     scores = evaluate.scores_of(replace(members, fusion=fusion), validate, space)
-    chosen, reason = _choose({kind: evaluate.per_request_ndcg(scores[kind], validate) for kind in KINDS})
+    quality = {kind: evaluate.per_request_ndcg(scores[kind], validate) for kind in KINDS}
+    chosen, reason = _choose(quality, ranked.numbered([example.user for example in validate]))
     say(f"fusion: {chosen}, {reason}; alpha {fusion.alpha:.3f}")
     positive = _positive(validate, config)
     calibration = {name: fit_isotonic(np.concatenate(s), positive) for name, s in scores.items()}
@@ -200,16 +201,17 @@ def _log_odds(examples: Sequence[Example], scores: _Scores, config: RankerConfig
     return _Scores(*([platt.log_odds(s) for s in each] for platt, each in zip(fitted, scores, strict=True)))
 
 
-def _choose(quality: Mapping[str, Doubles]) -> tuple[str, str]:
+def _choose(quality: Mapping[str, Doubles], users: Ints) -> tuple[str, str]:
     """The fusion of the best mean NDCG@10, and why; `weighted` unless another beats it by more than chance.
 
-    `quality` holds NDCG@10 of each validation request. The best of four on a few hundred requests is often the
-    luckiest: the simplest one, with one fitted number, stays unless a paired test (Holm, 5 %) speaks against it.
+    `quality` holds NDCG@10 of each validation request, `users` a number for who asked. The best of four on a few
+    hundred requests is often the luckiest: the simplest one, with one fitted number, stays unless a paired test (Holm,
+    5 %) speaks against it.
     """
     means = {kind: float(np.nanmean(values)) for kind, values in quality.items()}
     told = ", ".join(f"{kind} {mean:.4f}" for kind, mean in means.items())
     others = [kind for kind in quality if kind != "weighted"]
-    differences = paired(quality["weighted"], np.column_stack([quality[kind] for kind in others]))
+    differences = paired(quality["weighted"], np.column_stack([quality[kind] for kind in others]), users)
     better = [kind for kind, d in zip(others, differences, strict=True) if d.mean < 0 and d.p_holm < _CHANCE]
     if better:
         chosen = max(better, key=lambda kind: means[kind])

@@ -24,6 +24,7 @@ class Answers(NamedTuple):
     missed: Ints  # positives that are not in the list, [requests]
     ideal: Doubles  # what NDCG@K divides by, [requests]
     shares: Doubles  # what each request counts in the mean NDCG@K: 1 on average, NaN without a gain [requests]
+    users: Ints  # a number for who asked [requests]
 
 
 def answers(examples: Sequence[Example], positive_grade: float) -> Answers:
@@ -46,7 +47,15 @@ def answers(examples: Sequence[Example], positive_grade: float) -> Answers:
         np.array([(e.missed >= positive_grade).sum() for e in examples], np.int64),
         ideal * mean,
         counts / mean,
+        numbered([e.user for e in examples]),
     )
+
+
+def numbered(users: Sequence[str | None]) -> Ints:
+    """A number for each user, and one for each request of nobody in particular [requests]."""
+    numbers: dict[str | int, int] = {}
+    keys = (i if user is None else user for i, user in enumerate(users))
+    return np.array([numbers.setdefault(key, len(numbers)) for key in keys], np.int64)
 
 
 def _weighed(example: Example) -> Doubles:

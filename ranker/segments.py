@@ -9,7 +9,7 @@ from indexer.arrays import Array, Doubles, Ints, Mask
 from ranker import features, ranked
 from ranker.examples import Example
 from ranker.ranked import Answers
-from ranker.significance import bootstrap
+from ranker.significance import Interval, bootstrap
 
 # Engagements a user has behind him at the request; the last class is open.
 _HISTORY = ((0, 0), (1, 4), (5, 19))
@@ -41,8 +41,10 @@ def segments(examples: Sequence[Example], wanted: Answers, cold: Mask) -> list[S
     return [part for group in filled if len(group) > 1 for part in group]
 
 
-def by_segment(found: Sequence[Segment], ndcg: Mapping[str, Doubles], shares: Doubles) -> list[dict[str, Any]]:
-    """Requests and NDCG@10 of some orders in each segment; `ndcg` [requests] by order, `shares` of `Answers`."""
+def by_segment(
+    found: Sequence[Segment], ndcg: Mapping[str, Doubles], shares: Doubles, users: Ints
+) -> list[dict[str, Any]]:
+    """Requests and NDCG@10 of some orders in each segment; `ndcg` [requests] by order, the others as in `Answers`."""
     table = np.column_stack(list(ndcg.values()))
     means = [float(np.nanmean(shares[part.requests])) if _any_gain(shares, part) else 1.0 for part in found]
     return [
@@ -52,7 +54,9 @@ def by_segment(found: Sequence[Segment], ndcg: Mapping[str, Doubles], shares: Do
             "requests": int(part.requests.sum()),
             "ndcg@10": {
                 name: interval._asdict()
-                for name, interval in zip(ndcg, bootstrap(table[part.requests] / mean), strict=True)
+                for name, interval in zip(
+                    ndcg, bootstrap(table[part.requests] / mean, groups=users[part.requests]), strict=True
+                )
             },
         }
         for part, mean in zip(found, means, strict=True)
@@ -91,7 +95,7 @@ def cold_figures(orders: Mapping[str, Sequence[Doubles]], wanted: Answers, cold:
         "requests": int((totals > 0).sum()),
         "orders": {
             name: _cold(scores, wanted, cold, sought, totals)
-            | {"auc": bootstrap(ranked.pooled_auc(np.concatenate(scores)[cold], among)[:, None])[0]._asdict()}
+            | {"auc": _auc(np.concatenate(scores)[cold], among)._asdict()}
             for name, scores in orders.items()
         },
     }
@@ -100,7 +104,13 @@ def cold_figures(orders: Mapping[str, Sequence[Doubles]], wanted: Answers, cold:
 def _cold_alone(wanted: Answers, cold: Mask, asked: Ints) -> Answers:
     """The lists that hold cold rows, with those rows alone."""
     lengths = np.bincount(asked[cold], minlength=len(wanted.lengths))
-    return wanted._replace(lengths=lengths[lengths > 0], positive=wanted.positive[cold])
+    some = lengths > 0
+    return wanted._replace(lengths=lengths[some], positive=wanted.positive[cold], users=wanted.users[some])
+
+
+def _auc(scores: Doubles, wanted: Answers) -> Interval:
+    [interval] = bootstrap(ranked.pooled_auc(scores, wanted)[:, None], groups=wanted.users)
+    return interval
 
 
 def _cold(
@@ -110,7 +120,8 @@ def _cold(
     top = np.concatenate([places[: ranked.K] for places in first])
     found = {k: np.array([sought[places[:k]].sum() for places in first]) for k in _COLD_AT}
     shares = np.column_stack([np.where(totals > 0, found[k] / np.maximum(totals, 1), np.nan) for k in _COLD_AT])
-    intervals = {f"recall@{k}": i._asdict() for k, i in zip(_COLD_AT, bootstrap(shares), strict=True)}
+    found_shares = zip(_COLD_AT, bootstrap(shares, groups=wanted.users), strict=True)
+    intervals = {f"recall@{k}": interval._asdict() for k, interval in found_shares}
     return {"share": float(cold[top].mean()), **intervals}
 
 

@@ -34,7 +34,7 @@ class Difference(NamedTuple):
 def bootstrap(values: Array, seed: int = 0, resamples: int = RESAMPLES, groups: Ints | None = None) -> list[Interval]:
     """Means of the columns of `values` [requests, figures] with percentile intervals (Efron and Tibshirani 1993).
 
-    All columns are resampled with the same requests, or with the same `groups` [requests] of them, numbered from 0:
+    All columns are resampled with the same requests, or with the same `groups` of them, by their numbers [requests]:
     requests of one user are alike, and as many others would say more. NaN marks a request that a figure does not apply
     to.
     """
@@ -50,7 +50,7 @@ def flip_test(differences: Array, seed: int = 0, draws: int = DRAWS, groups: Int
     """Two-sided p of each column of paired `differences` [requests, comparisons], by flipping signs at random.
 
     If neither order were better, a difference would as soon have the other sign (Fisher 1935; for ranking, Smucker et
-    al., CIKM 2007); those of one of the `groups` [requests], numbered from 0, are flipped together. p = (b + 1) /
+    al., CIKM 2007); those of one of the `groups`, by their numbers [requests], are flipped together. p = (b + 1) /
     (draws + 1), b the draws at least as far from 0 as what was seen, so it is never 0 (Phipson and Smyth 2010). NaN
     differences are left out; p is 1 where none is left.
     """
@@ -88,7 +88,9 @@ def _summed(values: Array, groups: Ints | None) -> Array:
     """Sums of the rows of each group, [groups, columns]; the rows themselves where each is its own."""
     if groups is None or not len(groups):
         return values
-    return np.column_stack([np.bincount(groups, column) for column in values.T])
+    # Of a part of the requests some groups are not there.
+    _, where = np.unique(groups, return_inverse=True)
+    return np.column_stack([np.bincount(where, column) for column in values.T])
 
 
 def _ratio(top: Array, bottom: Array) -> Doubles:

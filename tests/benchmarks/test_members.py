@@ -8,7 +8,7 @@ from typing import Any, cast
 import members
 import numpy as np
 import pytest
-from members import FIGURES, Fit, Window, before, compared, figures, groups, lines
+from members import FIGURES, Fit, Window, before, compared, figures, lines
 
 from indexer.build import build_index
 from indexer.dumps.registry import write
@@ -69,10 +69,6 @@ def test_requests_of_one_user_in_two_windows_are_one_piece_of_evidence() -> None
     assert figures(twice)["auc"]["fused_minus_member"]["network"] == pytest.approx(once)
     strangers = [window([f"{part}{i}" for i in range(200)], one) for part in "ab"]
     assert figures(strangers)["auc"]["fused_minus_member"]["network"].p < once.p
-
-
-def test_every_request_of_nobody_is_a_group() -> None:
-    assert groups(["a", None, "b", "a", None]).tolist() == [0, 1, 2, 0, 3]
 
 
 def test_a_figure_that_applies_to_nothing_is_left_out() -> None:

@@ -20,6 +20,7 @@ from ranker.fusion import KINDS, Fusion, Isotonic
 from ranker.history import EMPTY
 from ranker.model import Members
 from ranker.scoring import Scorable
+from ranker.significance import Interval
 
 UNFITTED = Fusion("weighted", 0.5, {}, {}, {})
 SCORED = ("network", "new", "other")
@@ -129,12 +130,13 @@ def test_kinds_and_classification_come_from_the_scorers_and_the_thresholds() -> 
 def test_comparison_is_paired() -> None:
     examples = [example([0, 1]), example([1, 0]), example([0, 1])]
     orders = {"right": [e.grades for e in examples], "wrong": [-e.grades for e in examples]}
-    values = evaluate.per_request(orders, ranked.answers(examples, 1.0))
+    wanted = ranked.answers(examples, 1.0)
+    values = evaluate.per_request(orders, wanted)
     lost = 1 - 1 / log2(3)
-    (found,) = evaluate.compare(values, "right", "ndcg@10").values()
+    (found,) = evaluate.compare(values, "right", "ndcg@10", wanted.users).values()
     assert found[:3] == pytest.approx((lost, lost, lost))
     assert found.p == found.p_holm == pytest.approx(2 / 8, abs=0.02)
-    (found,) = evaluate.compare(values, "right", "auc").values()
+    (found,) = evaluate.compare(values, "right", "auc", wanted.users).values()
     assert found.mean == pytest.approx(1.0)
 
 
@@ -142,8 +144,38 @@ def test_no_comparison_of_what_does_not_apply() -> None:
     examples = [example([1, 1])]
     orders = {name: [np.array([1.0, 2.0])] for name in "ab"}
     values = evaluate.per_request(orders, ranked.answers(examples, 1.0))
-    assert evaluate.compare(values, "a", "auc") == {}
-    assert set(evaluate.compare(values, "a", "ndcg@10")) == {"b"}
+    assert evaluate.compare(values, "a", "auc", np.arange(1)) == {}
+    assert set(evaluate.compare(values, "a", "ndcg@10", np.arange(1))) == {"b"}
+
+
+def test_lists_of_one_user_are_one_piece_of_evidence() -> None:
+    grades = [[0, 1], [1, 0]] * 8
+    orders = {"right": [np.array(g, float) for g in grades], "wrong": [-np.array(g, float) for g in grades]}
+
+    def p(users: Sequence[str | None]) -> float:
+        examples = [example(g)._replace(user=user) for g, user in zip(grades, users, strict=True)]
+        wanted = ranked.answers(examples, 1.0)
+        (found,) = evaluate.compare(evaluate.per_request(orders, wanted), "right", "ndcg@10", wanted.users).values()
+        return found.p
+
+    assert p([None] * 16) < 0.001
+    assert p(["ann", "ben"] * 8) == pytest.approx(2 / 4, abs=0.02)
+
+
+def test_intervals_are_over_users() -> None:
+    # One user with three lists found whole, three with one found last each.
+    grades, users = [[1, 0]] * 3 + [[0, 1]] * 3, ["ann"] * 3 + ["ben", "cem", "dan"]
+    examples = [example(g)._replace(user=user) for g, user in zip(grades, users, strict=True)]
+    orders = {"as listed": [-np.arange(2.0)] * 6}
+
+    def interval(lists: list[Example]) -> Interval:
+        wanted = ranked.answers(lists, 1.0)
+        [row] = evaluate.table(evaluate.per_request(orders, wanted), orders, [], wanted, UNFITTED)
+        return row.metrics["ndcg@10"]
+
+    strangers = interval([each._replace(user=None) for each in examples])
+    assert interval(examples).mean == strangers.mean
+    assert interval(examples).high - interval(examples).low > strangers.high - strangers.low
 
 
 def test_per_request_ndcg_is_that_of_each_list() -> None:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from ranker import evaluate, features, fit
+from ranker import evaluate, features, fit, ranked
 from ranker.config import RankerConfig
 from ranker.examples import Example, Slice
 from ranker.features import NAMES, Context
@@ -132,7 +132,7 @@ def quality(**gains: float) -> dict[str, np.ndarray]:
 
 
 def test_weighted_stays_unless_another_is_better_beyond_chance() -> None:
-    chosen, reason = fit._choose(quality(stacking=0.002, rank=-0.3))
+    chosen, reason = fit._choose(quality(stacking=0.002, rank=-0.3), np.arange(200))
     assert chosen == "weighted"
     assert "no other is better on the validation slice beyond chance (NDCG@10: weighted 0." in reason
 
@@ -143,7 +143,7 @@ def test_what_is_best_beyond_chance_is_chosen(gains: dict[str, float]) -> None:
     # A list without a gain has no NDCG.
     for each in values.values():
         each[:20] = np.nan
-    chosen, reason = fit._choose(values)
+    chosen, reason = fit._choose(values, np.arange(200))
     assert chosen == "residual"
     assert "beyond chance" in reason
 
@@ -154,7 +154,8 @@ def test_the_fusion_is_chosen_and_calibrated_on_the_validation_slice(
     (members, *_), said = first
     held = slices[Slice.VALIDATE]
     scored = evaluate.scores_of(members, held, space)
-    expected, reason = fit._choose({kind: evaluate.per_request_ndcg(scored[kind], held) for kind in KINDS})
+    quality = {kind: evaluate.per_request_ndcg(scored[kind], held) for kind in KINDS}
+    expected, reason = fit._choose(quality, ranked.numbered([example.user for example in held]))
     assert members.fusion.kind == expected
     assert said[-1] == f"fusion: {expected}, {reason}; alpha {members.fusion.alpha:.3f}"
     assert set(members.fusion.calibration) == set(members.fusion.thresholds) == set(scored)

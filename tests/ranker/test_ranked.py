@@ -141,3 +141,7 @@ def test_weighed_gains_weigh_the_requests_too() -> None:
     doubled = [e._replace(weights=np.full(len(e.grades), 2.0)) for e in found]
     once, twice = (ranked.ndcg(scores, ranked.answers(each, 1.0)) for each in (found, doubled))
     same(twice, once.tolist())
+
+
+def test_every_request_of_nobody_is_of_another() -> None:
+    assert ranked.numbered(["a", None, "b", "a", None]).tolist() == [0, 1, 2, 0, 3]

@@ -70,7 +70,9 @@ def test_a_segment_is_measured_by_what_its_own_requests_count() -> None:
     """Two lists found whole, of which one counts three times as much: each segment, and all, are at 1."""
     values, shares = np.array([0.5, 1.5, np.nan]), np.array([0.5, 1.5, np.nan])
     masks = ([True, False, False], [False, True, True], [True, True, True], [False, False, True])
-    found = by_segment([Segment("group", "some", np.array(mask)) for mask in masks], {"chosen": values}, shares)
+    found = by_segment(
+        [Segment("group", "some", np.array(mask)) for mask in masks], {"chosen": values}, shares, np.arange(3)
+    )
     assert [row["ndcg@10"]["chosen"]["mean"] for row in found[:3]] == [1.0, 1.0, 1.0]
     assert np.isnan(found[3]["ndcg@10"]["chosen"]["mean"])
 
@@ -78,7 +80,7 @@ def test_a_segment_is_measured_by_what_its_own_requests_count() -> None:
 def test_figures_of_a_segment_are_of_its_requests() -> None:
     part = Segment("group", "some", np.array([True, False, True]))
     orders = {"chosen": np.array([0.5, 0.0, 1.0]), "random": np.array([0.1, 0.9, 0.1])}
-    (row,) = by_segment([part], orders, np.ones(3))
+    (row,) = by_segment([part], orders, np.ones(3), np.arange(3))
     assert (row["group"], row["segment"], row["requests"]) == ("group", "some", 2)
     assert row["ndcg@10"]["chosen"]["mean"] == 0.75
     assert row["ndcg@10"]["random"] == pytest.approx({"mean": 0.1, "low": 0.1, "high": 0.1})

@@ -172,7 +172,7 @@ def test_where_trees_stop_is_told_by_weighed_gains(config: RankerConfig) -> None
     train, later = clicked(400, 0), clicked(200, 1)
     lengths, none = np.array(later.lengths), np.zeros(200, np.int64)
     weights = np.random.default_rng(0).uniform(1, 20, len(later.grades))
-    wanted = Answers(lengths, later.grades * weights, later.grades > 0, none, np.ones(200), np.ones(200))
+    wanted = Answers(lengths, later.grades * weights, later.grades > 0, none, np.ones(200), np.ones(200), none)
     fitted = fit_trees(train, later._replace(wanted=wanted), NAMES, config)
 
     def measured(trees: int) -> float:
