@@ -46,16 +46,23 @@ def copy_journal(store: Path, uri: SecretStr) -> tuple[str, Position]:
 def read_log(path: Path | None, store: Path, uri: SecretStr, up_to: int | None = None) -> pl.DataFrame | None:
     """The whole log in time order: imported events and the journal's `up_to` an entry. None where there is neither.
 
-    Of a user who was erased the imported events up to then are left out.
+    Of a user who was erased the imported events up to then are left out, and of an event that is in both what was
+    imported: a shop that writes its events as they happen may export them with all others.
     """
     frames = [] if path is None else [read_events(path)]
     if journal := kept_journal(store, uri):
         with closing(journal):
-            erased = journal.erased()
-            frames = [*(erased.dropped(frame) for frame in frames), journal.read(up_to=up_to)]
+            erased, written = journal.erased(), journal.read(up_to=up_to)
+        frames = [*(_not_written(erased.dropped(frame), written["event_id"]) for frame in frames), written]
     if not frames:
         return None
     return pl.concat(frames).sort("event_time", maintain_order=True)
+
+
+def _not_written(imported: pl.DataFrame, written: pl.Series) -> pl.DataFrame:
+    if written.is_empty():
+        return imported
+    return imported.filter(~pl.col("event_id").is_in(written.implode()).fill_null(False))
 
 
 def _postgres_journal(uri: SecretStr) -> "PostgresJournal":

@@ -105,7 +105,10 @@ def _metrics_of(settings: Settings, number: int) -> Settings:
 
 
 def _by_itself(process: SpawnProcess) -> VitrineError:
-    return VitrineError(f"{process.name} ended by itself with code {process.exitcode}; the others were stopped.")
+    error = VitrineError(f"{process.name} ended by itself with code {process.exitcode}; the others were stopped.")
+    # What a person can mend ends several processes as it ends one; a signal's number is negative.
+    error.exit_code = max(process.exitcode or 0, error.exit_code)
+    return error
 
 
 class _Card(NamedTuple):

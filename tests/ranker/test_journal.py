@@ -120,6 +120,28 @@ def test_the_whole_log_is_in_time_order(
         kept.log(tmp_path / "missing.parquet")
 
 
+def test_an_event_that_was_written_and_exported_counts_once(
+    journal: Journal, kept: Kept, tmp_path: Path, events: Callable[..., pl.DataFrame]
+) -> None:
+    exported = tmp_path / "events.parquet"
+    time = T0 // 10**6
+    events(
+        {"event_id": "e1", "event_type": "click", "product_id": "A", "t": time},
+        {"event_id": "e1", "event_type": "click", "product_id": "B", "t": time},
+        {"event_id": "i1", "event_type": "click", "product_id": "C", "t": time + 1},
+        {"event_id": None, "event_type": "click", "product_id": "D", "t": time + 2},
+    ).write_parquet(exported)
+
+    def products() -> list[str]:
+        frame = kept.log(exported, None)
+        assert frame is not None
+        return frame["product_id"].to_list()
+
+    assert products() == ["A", "B", "C", "D"]
+    journal.append([[entry("e1"), entry("e1", 1, product="B")], [entry("e2", product="E", time=T0 + 3_000_000)]])
+    assert products() == ["A", "B", "C", "D", "E"]
+
+
 def test_only_its_owner_can_read_it(tmp_path: Path) -> None:
     with closing(SqliteJournal(tmp_path / "store" / FILE)) as journal:
         journal.append([[entry("e1")]])

@@ -82,8 +82,10 @@ def test_a_port_that_somebody_listens_on_is_refused(options: tuple[int, ...]) ->
 
 def test_where_one_process_ends_by_itself_all_end(tmp_path: Path) -> None:
     # There is no release to serve.
-    with pytest.raises(VitrineError, match=r"worker-\d ended by itself with code 4; the others were stopped"):
+    with pytest.raises(VitrineError, match=r"worker-\d ended by itself with code 4; the others were stopped") as ended:
         workers.run(settings(tmp_path))
+    # As one worker alone would have ended.
+    assert ended.value.exit_code == 4
     assert multiprocessing.active_children() == []
 
 
