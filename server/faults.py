@@ -9,8 +9,10 @@ from google.protobuf.duration_pb2 import Duration
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 
 _DETAILS = "grpc-status-details-bin"
-# Clients refuse trailing metadata of over 8 KiB, and would see that instead of the faults.
+# Clients refuse trailing metadata of over 8 KiB, and would see that instead of the faults. The message is in it twice,
+# once in percent where it is not ASCII, and the details are in base 64. All numbers but the first are of bytes.
 _MOST_TOLD = 20
+_MOST_MESSAGE, _MOST_DETAILS, _MOST_DESCRIPTION = 600, 2_800, 1_500
 
 
 class ViolationError(Exception):
@@ -44,17 +46,28 @@ async def abort(context: grpc.aio.ServicerContext, code: grpc.StatusCode, messag
 
 async def abort_invalid(context: grpc.aio.ServicerContext, violations: Sequence[ViolationError]) -> NoReturn:
     """INVALID_ARGUMENT with a BadRequest that names every field."""
-    fields = [
-        error_details_pb2.BadRequest.FieldViolation(field=violation.field, description=violation.description)
-        for violation in violations[:_MOST_TOLD]
-    ]
-    if len(violations) > _MOST_TOLD:
-        rest = f"{len(violations) - _MOST_TOLD} more fields cannot be accepted"
+    fields: list[error_details_pb2.BadRequest.FieldViolation] = []
+    room = _MOST_DETAILS
+    for violation in violations[:_MOST_TOLD]:
+        description = _cut(violation.description, _MOST_DESCRIPTION)
+        field = error_details_pb2.BadRequest.FieldViolation(field=violation.field, description=description)
+        room -= field.ByteSize()
+        if room < 0:
+            break
+        fields.append(field)
+    if len(violations) > len(fields):
+        rest = f"{len(violations) - len(fields)} more fields cannot be accepted"
         fields.append(error_details_pb2.BadRequest.FieldViolation(field="request", description=rest))
-    message = "; ".join(str(violation) for violation in violations[:5])
+    message = _cut("; ".join(str(violation) for violation in violations[:5]), _MOST_MESSAGE)
     await abort(
         context, grpc.StatusCode.INVALID_ARGUMENT, message, error_details_pb2.BadRequest(field_violations=fields)
     )
+
+
+def _cut(text: str, most: int) -> str:
+    """A text of at most so many bytes, and a mark where there was more."""
+    data = text.encode()
+    return text if len(data) <= most else f"{data[:most].decode(errors='ignore')} …"
 
 
 async def abort_overloaded(context: grpc.aio.ServicerContext, message: str) -> NoReturn:

@@ -1,6 +1,7 @@
 """Faults as the standard error model, on a context that only notes what it is told."""
 
 from typing import Any, cast
+from urllib.parse import quote
 
 import grpc
 import pytest
@@ -51,6 +52,20 @@ async def test_many_violations_stay_within_what_a_client_accepts() -> None:
     assert bad.field_violations[-1].description == "2980 more fields cannot be accepted"
     # 8 KiB hold the message, and the details in base 64.
     assert len(told.message) + told.size * 4 / 3 < 8_192
+
+
+@pytest.mark.parametrize("count", [1, 25])
+@pytest.mark.parametrize("text", ["x" * 250, "列" * 300, f"there are: {'column, ' * 500}"])
+async def test_long_violations_stay_within_what_a_client_accepts(text: str, count: int) -> None:
+    told = await aborted(faults.abort_invalid, [ViolationError(f"a[{'名' * 64}]", text)] * count)
+    bad = error_details_pb2.BadRequest()
+    assert told.status.details[0].Unpack(bad)
+    shown = [v.description for v in bad.field_violations if v.field != "request"]
+    assert all(text.startswith(each.removesuffix(" …")) and len(each) >= 250 for each in shown)
+    if count > len(shown):
+        assert bad.field_violations[-1].description == f"{count - len(shown)} more fields cannot be accepted"
+    # What is not ASCII takes three bytes each in the message.
+    assert len(quote(told.message)) + told.size * 4 / 3 < 8_000
 
 
 async def test_overload_and_a_missing_resource() -> None:
