@@ -33,21 +33,26 @@ class SqliteJournal(Journal):
 
     def __init__(self, path: Path) -> None:
         self.name = str(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
         self._lock, self._reading = threading.Lock(), threading.Lock()
         # Whether the write-ahead log holds what was erased.
         self._stale = False
-        # Reads go by a connection of their own: one that commits is busy until the disk has the data.
-        self._connection, self._reader = _connect(path), _connect(path)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            # Reads go by a connection of their own: one that commits is busy until the disk has the data.
+            self._connection, self._reader = _connect(path), _connect(path)
+        except (OSError, sqlite3.OperationalError) as error:
+            raise _not_now(path, error) from error
         try:
             # SQLite does not wait while a file changes to WAL: of two processes that make it at once, one would fail.
             with path.with_name(f"{path.name}.lock").open("w") as lock:
                 fcntl.flock(lock, fcntl.LOCK_EX)
                 self._open(path)
             self._version = _pragma(self._reader, "data_version")
-        except sqlite3.DatabaseError as error:
+        except (OSError, sqlite3.DatabaseError) as error:
             self._connection.close()
             self._reader.close()
+            if isinstance(error, OSError | sqlite3.OperationalError):
+                raise _not_now(path, error) from error
             raise SnapshotError(
                 f"{path} cannot be used: {error}. Restore it from a backup, or move it away to begin an empty journal."
             ) from error
@@ -161,7 +166,9 @@ class SqliteJournal(Journal):
                 yield
                 self._connection.execute("COMMIT")
             except BaseException:
-                self._connection.execute("ROLLBACK")
+                # SQLite itself has rolled back where the disk is full.
+                if self._connection.in_transaction:
+                    self._connection.execute("ROLLBACK")
                 raise
             self._stale |= erases
             if self._stale:
@@ -283,6 +290,11 @@ def _key(connection: sqlite3.Connection) -> bytes | None:
 
 def _connect(path: Path) -> sqlite3.Connection:
     return sqlite3.connect(path, check_same_thread=False, isolation_level=None, timeout=_TIMEOUT)
+
+
+def _not_now(path: Path, error: Exception) -> JournalError:
+    """That it is locked, that its disk is full or read-only: the file itself may be sound."""
+    return JournalError(f"{path} cannot be used now: {error}")
 
 
 def _change(row: Sequence[object]) -> Change:

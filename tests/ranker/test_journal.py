@@ -166,6 +166,37 @@ def test_a_file_that_cannot_be_used_now_may_be_later(tmp_path: Path, monkeypatch
             journal.read()
 
 
+def test_a_full_disk_is_told_as_such(tmp_path: Path) -> None:
+    with closing(SqliteJournal(tmp_path / FILE)) as journal:
+        journal.append([[entry("e1")]])
+        pages = journal._connection.execute("PRAGMA page_count").fetchone()[0]
+        journal._connection.execute(f"PRAGMA max_page_count = {pages}")
+        with pytest.raises(JournalError, match="is full"):
+            journal.append([[entry(f"more {i}")] for i in range(1_000)])
+        journal._connection.execute("PRAGMA max_page_count = 1000000")
+        assert journal.append([[entry("e1")], [entry("e2")]]) == [False, True]
+
+
+def test_a_file_that_is_in_use_when_it_is_opened_is_not_called_damaged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    SqliteJournal(tmp_path / FILE).close()
+    monkeypatch.setattr(sqlite_journal, "_TIMEOUT", 0.05)
+    with closing(sqlite3.connect(tmp_path / FILE, isolation_level=None)) as other:
+        other.execute("PRAGMA locking_mode = EXCLUSIVE")
+        other.execute("BEGIN IMMEDIATE")
+        other.execute("PRAGMA user_version = 1")
+        with pytest.raises(JournalError, match=r"journal\.sqlite cannot be used now: database is locked"):
+            SqliteJournal(tmp_path / FILE)
+
+
+@pytest.mark.parametrize("name", ["", ".lock"])
+def test_a_place_that_cannot_be_written_is_told(tmp_path: Path, name: str) -> None:
+    (tmp_path / f"{FILE}{name}").mkdir()
+    with pytest.raises(JournalError, match=r"journal\.sqlite cannot be used now: "):
+        SqliteJournal(tmp_path / FILE)
+
+
 def test_a_commit_of_anybody_is_seen_once(journal: Journal, kept: Kept) -> None:
     assert not journal.changed()
     journal.append([[entry("e1")]])
