@@ -74,7 +74,9 @@ class _Beginnings(Generic[K]):
         if not most:
             return set()
         lengths = range(len(prefix) - most, len(prefix) + most + 1)
-        beginnings = {text[:length] for text, _ in self._from(prefix[0]) for length in lengths}
+        # A shorter text is further off. All are, where somebody pastes a page into the search box.
+        long = (text for text, _ in self._from(prefix[0]) if len(text) >= lengths[0])
+        beginnings = {text[:length] for text in long for length in lengths}
         found = extract(prefix, beginnings, scorer=OSA.distance, score_cutoff=most, limit=None)
         least = min((distance for _, distance, _ in found), default=0)
         return {key for meant, distance, _ in found if distance == least for key in self.of(meant)}

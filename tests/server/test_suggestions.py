@@ -71,6 +71,14 @@ def test_what_is_nearest_comes_alone() -> None:
     assert queries("", behaviour) == ["sliver of oak", "silver lamp"]
 
 
+def test_what_is_far_too_short_is_not_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked_at: list[str] = []
+    monkeypatch.setattr(module, "extract", lambda _, texts, **__: looked_at.extend(texts) or [])
+    behaviour = asked({"boots": 3, "boots of brown leather": 3})
+    assert queries("boots that somebody pasted", behaviour) == queries("b" * 1_000, behaviour) == []
+    assert {len(text) for text in looked_at} == {20, 21, 22}
+
+
 def test_values_are_found_by_nearly_their_beginning() -> None:
     found = Suggestions(PRODUCTS, ["brand", "category"]).find("oakely", 10, Behaviour(6))
     assert found == ([], [Value("brand", "oakley", 1)])
