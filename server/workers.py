@@ -3,10 +3,12 @@
 import asyncio
 import logging
 import multiprocessing
+import os
 import signal
 import socket
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from multiprocessing.connection import Connection, wait
@@ -165,12 +167,21 @@ def _hold(settings: Settings, address: str, parent: Connection, device: str | No
 
 
 def _work(settings: Settings, address: str | None) -> None:
+    threading.Thread(target=_end_with_parent, name="parent", daemon=True).start()
     if address is not None:
         from indexer import remote
 
         remote.use(remote.CardProcess(address))
     with _told():
         _serve(settings)
+
+
+def _end_with_parent() -> None:
+    """Drain once the parent is gone, which may have been killed: the port would stay taken, and no new server start."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    wait([parent.sentinel])
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 @contextmanager
