@@ -23,6 +23,12 @@ def main() -> None:
     except VitrineError as error:
         print(f"vitrine: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
+    except OSError as error:
+        if error.filename is None:
+            raise
+        # A folder that is missing, a store that may not be written: the name says more than a trace.
+        print(f"vitrine: {error.filename} cannot be used: {error.strerror}.", file=sys.stderr)
+        sys.exit(VitrineError.exit_code)
 
 
 def _app(words: list[str]) -> typer.Typer:

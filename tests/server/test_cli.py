@@ -106,6 +106,17 @@ def test_each_kind_of_mistake_has_its_exit_code(
     assert says in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("words", [("rebuild", "--log"), ("refresh", "--log"), ("user", "export", "ann", "-o")])
+def test_a_file_that_cannot_be_written_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], words: tuple[str, ...]
+) -> None:
+    (tmp_path / "vitrine.toml").write_text("")
+    monkeypatch.setenv("VITRINE_CONFIG", str(tmp_path / "vitrine.toml"))
+    path = tmp_path / "gone" / "file.jsonl"
+    assert ended(monkeypatch, *words, str(path)) == 1
+    assert capsys.readouterr().err == f"vitrine: {path} cannot be used: No such file or directory.\n"
+
+
 @pytest.mark.parametrize("words", [("serve",), ("serve", "--workers", "2"), ("rules", "check")], ids=" ".join)
 def test_a_faulty_file_of_rules_ends_with_its_exit_code(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], words: tuple[str, ...]
