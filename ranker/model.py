@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
+from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from indexer.appended import Vectors
@@ -198,11 +199,23 @@ class Model:
 def load_model(store: Store, name: str, snapshot: IndexSnapshot, config: IndexerConfig) -> Model:
     """Open a model for `snapshot`, its DNN on the configured device where that is faster.
 
-    Raises `SnapshotError`, naming both fingerprints, where they do not fit together.
+    Raises `SnapshotError`, naming both fingerprints, where they do not fit together, or where a file is missing or
+    damaged.
     """
     manifest = store.manifest("models", name)
     folder = store.path("models", name)
     _check(manifest, name, snapshot)
+    try:
+        return _opened(folder, name, manifest, snapshot, config)
+    except (OSError, EOFError, ValueError, SafetensorError) as error:
+        raise SnapshotError(
+            f"{folder} is damaged: {error}. Copy it anew, or go back: `vitrine release rollback`."
+        ) from error
+
+
+def _opened(
+    folder: Path, name: str, manifest: Mapping[str, Any], snapshot: IndexSnapshot, config: IndexerConfig
+) -> Model:
     space = load_space(folder, manifest["space"], config)
     recalled = manifest["recall"]
     compiled = partial(_compiled, space=space.vectors, rows=recalled["candidates"], wanted=config.device)

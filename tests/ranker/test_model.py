@@ -311,6 +311,19 @@ def test_a_model_that_is_not_there(shop: Any) -> None:
         shop.load("nowhere")
 
 
+@pytest.mark.parametrize("content", [None, b"", b"junk"], ids=["missing", "empty", "junk"])
+@pytest.mark.parametrize("name", ["network.safetensors", "fusion.json", "products.npy", "covisited_rows.npy"])
+def test_a_damaged_model_is_told_as_such(shop: Any, tmp_path: Path, name: str, content: bytes | None) -> None:
+    store = Store(tmp_path)
+    folder = store.path("models", shop.model.id)
+    shutil.copytree(shop.store.path("models", shop.model.id), folder)
+    (folder / name).unlink()
+    if content is not None:
+        (folder / name).write_bytes(content)
+    with pytest.raises(SnapshotError, match=f"{shop.model.id} is damaged: "):
+        load_model(store, shop.model.id, shop.snapshot, shop.indexing)
+
+
 def test_a_model_of_a_later_format_is_refused(shop: Any, tmp_path: Path) -> None:
     source = shop.store.path("models", shop.model.id)
     copy = shutil.copytree(source, tmp_path / "models" / shop.model.id)
