@@ -29,6 +29,8 @@ from indexer.tuning import filled
 REJECTS = "rejects.jsonl"
 # Titles whose tokens are held as one array each at a time: an empty array takes as much as 14 tokens.
 _BLOCK = 10_000
+# Seconds that clocks of two machines may differ by.
+_AHEAD = 60.0
 
 # Called with a stage, how many units are done since the last call, and how many there are.
 Progress = Callable[[str, int, int], None]
@@ -85,8 +87,19 @@ def build_index(
 
 
 def modified(path: Path) -> float | None:
-    """When a file was last modified, in Unix seconds; None where there is none, which is for its reader to tell."""
-    return path.stat().st_mtime if path.is_file() else None
+    """When a file was last modified, in Unix seconds; None where there is none, which is for its reader to tell.
+
+    Raises `InputError` where that is yet to come: until then every live change would be taken for older than the file.
+    """
+    if not path.is_file():
+        return None
+    moment = path.stat().st_mtime
+    if (ahead := moment - time.time()) > _AHEAD:
+        raise InputError(
+            f"{path} was last modified {ahead:,.0f} seconds from now, and until then no price, stock or deletion that "
+            "is set would count. Give it the time at which it was read (`touch -d`), or set the clock."
+        )
+    return moment
 
 
 def _told(encoder: Encoder) -> dict[str, Any]:

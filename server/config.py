@@ -60,6 +60,12 @@ class ServerConfig(Table):
     )
     grace_seconds: float = Field(10.0, ge=0, description="How long requests in flight may take when the server stops.")
 
+    @field_validator("address")
+    @classmethod
+    def _bracketed(cls, address: str) -> str:
+        # A port is to follow it.
+        return f"[{address}]" if ":" in address and not address.startswith("[") else address
+
     @model_validator(mode="after")
     def _tls(self) -> "ServerConfig":
         if (self.tls_certificate is None) != (self.tls_key is None):

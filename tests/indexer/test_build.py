@@ -3,6 +3,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -73,6 +74,17 @@ def test_the_index_says_of_when_its_catalogue_is(
     monkeypatch.setattr(build, "read_catalogue", replaced)
     build_index(store, config, encoder, ignore)
     assert open_latest(store, config).manifest["catalogue"] == {"modified": 1.6e9}
+
+
+def test_a_catalogue_that_is_yet_to_come_is_refused(store: Store, encoder: Any, catalogue: WriteCatalogue) -> None:
+    """Whatever is set meanwhile would be taken for older than the file."""
+    config = IndexerConfig(catalogue=catalogue(TITLES))
+    os.utime(config.catalogue, (time.time(), time.time() + 7_200))
+    with pytest.raises(InputError, match=r"was last modified 7,[12]\d\d seconds from now.*touch -d"):
+        build_index(store, config, encoder, ignore)
+    assert store.ids("indexes") == []
+    os.utime(config.catalogue)
+    build_index(store, config, encoder, ignore)
 
 
 def test_a_catalogue_is_amended_before_it_is_built(store: Store, encoder: Any, catalogue: WriteCatalogue) -> None:

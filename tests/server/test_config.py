@@ -121,3 +121,8 @@ def test_a_password_is_not_shown(tmp_path: Path) -> None:
         assert "sesame" not in told
         assert "journal" in told
         assert "**********" in told
+
+
+@pytest.mark.parametrize(("given", "held"), [("::1", "[::1]"), ("[::1]", "[::1]"), ("0.0.0.0", "0.0.0.0")])
+def test_a_port_can_follow_an_address(given: str, held: str) -> None:
+    assert Settings.model_validate({"server": {"address": given}}).server.address == held

@@ -10,7 +10,7 @@ import pytest
 from harness import HashEncoder, Trained, copied
 from shops import Shop, snapshot, touch, with_catalogue
 
-from indexer import tuned
+from indexer import build, tuned
 from ranker.changes import Change
 from ranker.sqlite_journal import FILE, SqliteJournal
 from ranker.upserts import Upsert
@@ -24,6 +24,8 @@ Say = Callable[..., None]
 @pytest.fixture
 def shop(trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Shop:
     monkeypatch.setattr(tuned, "load_encoder", lambda *_: trained.encoder)
+    # Newer catalogue files are some minutes newer than one that was just made.
+    monkeypatch.setattr(build, "_AHEAD", 1_000.0)
     return with_catalogue(copied(trained, tmp_path), tmp_path)
 
 
