@@ -5,8 +5,10 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
+import polars as pl
 
 from indexer.arrays import Doubles, Ints, Mask
+from ranker.bulk import Asked, by_query, by_user
 from ranker.exposure import Exposure
 from ranker.history import (
     ADD_TO_CART,
@@ -28,6 +30,9 @@ LIFETIMES = (3.0, 10.0, 30.0, 120.0)
 # The lifetimes by which products are called popular, and trending.
 MONTH, LATELY = LIFETIMES.index(30.0), LIFETIMES.index(3.0)
 _WEIGHTS = {VIEW: 0.2, CLICK: 1.0, ADD_TO_CART: 2.0, PURCHASE: 4.0, RATING: 4.0}
+# By the number of a kind: the same, NaN where it counts nothing, and its logarithm (NumPy's may end in another bit).
+_WEIGHT_OF: Doubles = np.array([_WEIGHTS.get(kind, np.nan) for kind in range(DISLIKE + 1)])
+_LOG_OF: Doubles = np.array([math.log(weight) for weight in _WEIGHT_OF])
 _LIFETIME_SECONDS = np.array(LIFETIMES) * _DAY
 # Under a mask so many times as many of the most popular are looked through first.
 _WIDER = 4
@@ -96,11 +101,49 @@ class Behaviour:
             return
         rows = np.array([row for row, _, _ in weighed], np.int64)
         times = np.array([time for _, time, _ in weighed])
-        logs = np.array([math.log(weight) for _, _, weight in weighed])
+        self._count(rows, times, np.array([math.log(weight) for _, _, weight in weighed]))
+
+    def apply_frame(self, found: pl.DataFrame) -> None:
+        """Fold `ranker.log.engagements` in; to the last bit what `apply` makes of them.
+
+        Several times as fast as `apply_all` where they are many, and slower where they are few.
+        """
+        if found.is_empty():
+            return
+        rows, kinds, times = (found[name].to_numpy() for name in ("row", "kind", "time"))
+        self.last_time = max(self.last_time, float(times[-1]))
+        self.dislikers.update(by_user(found.filter(kinds == DISLIKE), self.dislikers).histories)
+        engaged = by_user(found.filter(kinds != DISLIKE), self.users)
+        self.users.update(engaged.histories)
+        np.add.at(self.users_of, engaged.first, 1.0)
+        np.add.at(self.repeats, engaged.repeated, 1.0)
+        counted = {DISLIKE: self.dislikes, RATING: self.likes, PURCHASE: self.purchases, RETURN: self.returns}
+        for kind, by_row in counted.items():
+            np.add.at(by_row, rows[kinds == kind], 1.0)
+        self.total_dislikes += int((kinds == DISLIKE).sum())
+        self.total_likes += int((kinds == RATING).sum())
+        weights = _WEIGHT_OF[kinds]
+        weighed = ~np.isnan(weights)
+        self._note_queries(found.with_columns(weight=weights).filter(weighed).filter(pl.col("query") != ""))
+        if weighed.any():
+            self._count(rows[weighed], times[weighed], _LOG_OF[kinds[weighed]])
+
+    def _note_queries(self, led: pl.DataFrame) -> None:
+        """Fold in what engagements that have a query and a `weight` say of their queries."""
+        asked = by_query(led, Asked(self.queries, self.askers, self.shared), _MOST_QUERIES, ASKERS)
+        self.queries.update(asked.queries)
+        self.askers.update(asked.askers)
+        self.shared.update(asked.shared)
+        for query in asked.shared:
+            self.askers.pop(query, None)
+
+    def _count(self, rows: Ints, times: Doubles, logs: Doubles) -> None:
+        """Fold engagements, in turn, into the popularity of their products; `logs` of their weights: [events] each."""
         # `at` takes equal rows in turn.
         np.minimum.at(self.first_time, rows, times)
         for counts, lifetime in zip(self.counts, _LIFETIME_SECONDS, strict=True):
             np.logaddexp.at(counts, rows, logs + times / lifetime)
+        # Last, so that what is read meanwhile does not count as new.
         self._folded += 1
 
     def _noted(self, event: Engagement) -> float | None:

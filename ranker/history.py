@@ -1,7 +1,9 @@
 """A user's history as a value: a pure function folds one engagement after the other into it."""
 
-from bisect import bisect_right
+from bisect import bisect_right, insort
+from collections import Counter
 from collections.abc import Iterable
+from operator import itemgetter
 from typing import NamedTuple
 
 # Engagements kept of one user. A wholesale customer buys hundreds of products and buys them again.
@@ -55,6 +57,36 @@ def fold(history: History, event: Engagement) -> History:
         (*kinds[:place], event.kind, *kinds[place:])[-LONGEST:],
         (*times[:place], event.time, *times[place:])[-LONGEST:],
     )
+
+
+def fold_all(
+    history: History, rows: Iterable[int], kinds: Iterable[int], times: Iterable[float]
+) -> tuple[History, list[bool]]:
+    """The history after several events in turn, as `fold` makes it, and which of them met their product in it."""
+    # Events in a list that changes in place: `fold` copies the whole history each time.
+    kept = list(zip(*history, strict=True))
+    held = Counter(history.rows)
+    met = []
+    for event in zip(rows, kinds, times, strict=True):
+        row, kind, time = event
+        count = held.get(row, 0)
+        met.append(count > 0)
+        if kind == RETURN:
+            places = range(len(kept) - 1, -1, -1) if count else ()
+            gone = next((place for place in places if kept[place][0] == row and kept[place][1] == PURCHASE), None)
+            if gone is None:
+                continue
+        else:
+            if kept and time < kept[-1][2]:
+                insort(kept, event, key=itemgetter(2))
+            else:
+                kept.append(event)
+            held[row] = count + 1
+            if len(kept) <= LONGEST:
+                continue
+            gone = 0
+        held[kept.pop(gone)[0]] -= 1
+    return History(*zip(*kept, strict=True)) if kept else EMPTY, met
 
 
 def viewed(history: History, rows: Iterable[int], now: float) -> History:

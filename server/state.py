@@ -25,6 +25,9 @@ from server.query_vectors import QueryVectors
 from server.release import Release
 from server.suggestions import Suggestions
 
+# From so many engagements on it is faster to fold them in together than one by one.
+_MANY = 2_000
+
 
 @dataclass(frozen=True)
 class State:
@@ -66,7 +69,11 @@ class State:
 
     def fold(self, events: pl.DataFrame) -> None:
         """Fold canonical events into the behaviour, as training does."""
-        self.behaviour.apply_all(folding(engagements(events, self.row_of, self.positive_rating)))
+        found = engagements(events, self.row_of, self.positive_rating)
+        if len(found) >= _MANY:
+            self.behaviour.apply_frame(found)
+        else:
+            self.behaviour.apply_all(folding(found))
         self.behaviour.exposure.fold(events, self.row_of)
 
 
