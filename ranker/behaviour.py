@@ -36,7 +36,7 @@ _LOG_OF: Doubles = np.array([math.log(weight) for weight in _WEIGHT_OF])
 _LIFETIME_SECONDS = np.array(LIFETIMES) * _DAY
 # Under a mask so many times as many of the most popular are looked through first.
 _WIDER = 4
-# Distinct queries whose engagements are remembered; the first come stay.
+# Queries whose engagements are remembered: those that led to something last. And so many are shared at most.
 _MOST_QUERIES = 200_000
 # The arrays by product row, and what stands there of a product that nobody engaged with.
 _BY_ROW = {
@@ -74,6 +74,9 @@ class Behaviour:
         self.dislikes: Doubles = np.zeros(products)
         self.total_likes = self.total_dislikes = 0
         self.queries: dict[str, dict[int, float]] = {}
+        # The same, the one that led to something last at the end. Not the order of `queries`: who reads one while it is
+        # put at the end would not find it.
+        self._in_turn: dict[str, None] = {}
         # Who asked a query, while they are fewer than ASKERS; then it is shared, and nobody's name is kept with it.
         self.askers: dict[str, set[str]] = {}
         self.shared: dict[str, float] = {}
@@ -130,12 +133,20 @@ class Behaviour:
 
     def _note_queries(self, led: pl.DataFrame) -> None:
         """Fold in what engagements that have a query and a `weight` say of their queries."""
-        asked = by_query(led, Asked(self.queries, self.askers, self.shared), _MOST_QUERIES, ASKERS)
+        last = led["query"].reverse().unique(maintain_order=True).reverse()
+        if max(len(self.queries), len(self.shared)) + len(last) > _MOST_QUERIES:
+            # One by one: which query makes room for which depends on the order.
+            for each in led.select("query", "user_id", "row", "weight").iter_rows():
+                self._note_query(*each)
+            return
+        asked = by_query(led, Asked(self.queries, self.askers, self.shared), ASKERS)
         self.queries.update(asked.queries)
         self.askers.update(asked.askers)
         self.shared.update(asked.shared)
         for query in asked.shared:
             self.askers.pop(query, None)
+        for query in last.to_list():
+            self._put_last(query)
 
     def _count(self, rows: Ints, times: Doubles, logs: Doubles) -> None:
         """Fold engagements, in turn, into the popularity of their products; `logs` of their weights: [events] each."""
@@ -167,16 +178,28 @@ class Behaviour:
         self.purchases[row] += event.kind == PURCHASE
         self.returns[row] += event.kind == RETURN
         weight = _WEIGHTS.get(event.kind)
-        if weight is not None and event.query and (event.query in self.queries or len(self.queries) < _MOST_QUERIES):
-            after = self.queries.setdefault(event.query, {})
-            after[row] = after.get(row, 0.0) + weight
-            self._note_asker(event.query, event.user, weight)
+        if weight is not None and event.query:
+            self._note_query(event.query, event.user, row, weight)
         return weight
+
+    def _note_query(self, query: str, user: str | None, row: int, weight: float) -> None:
+        if query not in self.queries and len(self.queries) >= _MOST_QUERIES:
+            oldest = next(iter(self._in_turn))
+            del self._in_turn[oldest], self.queries[oldest]
+            self.askers.pop(oldest, None)
+        after = self.queries.setdefault(query, {})
+        after[row] = after.get(row, 0.0) + weight
+        self._put_last(query)
+        self._note_asker(query, user, weight)
+
+    def _put_last(self, query: str) -> None:
+        self._in_turn.pop(query, None)
+        self._in_turn[query] = None
 
     def _note_asker(self, query: str, user: str | None, weight: float) -> None:
         if query in self.shared:
             self.shared[query] += weight
-        elif user is not None:
+        elif user is not None and len(self.shared) < _MOST_QUERIES:
             askers = self.askers.setdefault(query, set())
             askers.add(user)
             if len(askers) == ASKERS:

@@ -64,24 +64,20 @@ def by_user(found: pl.DataFrame, known: Mapping[str, History]) -> Engaged:
     return Engaged(histories, rows[engaged & ~repeated], rows[engaged & repeated])
 
 
-def by_query(found: pl.DataFrame, known: Asked, most: int, enough: int) -> Asked:
+def by_query(found: pl.DataFrame, known: Asked, enough: int) -> Asked:
     """Fold engagements (columns user_id, row, query, weight; each after a query) into what is known of their queries.
 
-    At most `most` queries are remembered, and one is shared as soon as `enough` users asked it. Returned is what
-    changes: what is shared now has no askers any longer.
+    A query is shared as soon as `enough` users asked it. Returned is what changes: what is shared now has no askers any
+    longer.
     """
     groups = _grouped(found.with_row_index("place"), "query", "place", "user_id", "row", "weight")
     columns = [column.to_list() for column in groups.columns]
-    room, never = most - len(known.queries), len(found)
+    never = len(found)
     queries: dict[str, dict[int, float]] = {}
     # With the places in the log at which they came.
     askers: dict[str, tuple[int, set[str]]] = {}
     shared: dict[str, tuple[int, float]] = {}
     for query, span in zip(groups.names, groups.spans, strict=True):
-        if query not in known.queries:
-            if room <= 0:
-                continue
-            room -= 1
         after = dict(known.queries.get(query, {}))
         users, total = set(known.askers.get(query, ())), known.shared.get(query)
         asked = told = never

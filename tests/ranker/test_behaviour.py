@@ -184,8 +184,28 @@ def test_a_query_leads_to_the_weight_of_what_followed() -> None:
 
 def test_only_so_many_queries_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_MOST_QUERIES", 2)
-    behaviour = heard(*(Engagement("u", 1, CLICK, float(t), query) for t, query in enumerate(["a", "b", "c", "a"])))
-    assert {query: behaviour.after_query(query) for query in "abc"} == {"a": {1: 2.0}, "b": {1: 1.0}, "c": {}}
+    behaviour = heard(*(Engagement("u", 1, CLICK, float(t), query) for t, query in enumerate(["a", "b", "a", "c"])))
+    # The one that led nowhere for longest made room.
+    assert {query: behaviour.after_query(query) for query in "abc"} == {"a": {1: 2.0}, "b": {}, "c": {1: 1.0}}
+    behaviour.apply(Engagement("u", 2, CLICK, 5.0, "b"))
+    assert {query: behaviour.after_query(query) for query in "abc"} == {"a": {}, "b": {2: 1.0}, "c": {1: 1.0}}
+
+
+def test_who_asked_is_forgotten_with_a_query_and_not_that_it_is_shared(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_MOST_QUERIES", 2)
+    asked = [*(("boot", user) for user in "uvw"), ("hat", "u"), ("hat", "v"), ("cap", "u"), ("bag", "u"), ("hat", "w")]
+    behaviour = heard(*(Engagement(user, 1, CLICK, float(t), query) for t, (query, user) in enumerate(asked)))
+    assert list(behaviour.queries) == ["bag", "hat"]
+    assert behaviour.askers == {"bag": {"u"}, "hat": {"w"}}
+    assert behaviour.shared == {"boot": 3.0}
+    behaviour.apply(Engagement("x", 2, CLICK, 9.0, "boot"))
+    assert behaviour.shared == {"boot": 4.0}
+
+
+def test_only_so_many_queries_are_shared(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_MOST_QUERIES", 1)
+    behaviour = heard(*(Engagement(user, 1, CLICK, 1.0, query) for query in ("boot", "hat") for user in "uvw"))
+    assert (behaviour.shared, behaviour.askers) == ({"boot": 3.0}, {})
 
 
 def test_forgotten_users_have_no_history_and_count_for_all() -> None:
