@@ -17,6 +17,7 @@ from ranker import exposure, features
 from ranker.behaviour import Behaviour
 from ranker.exposure import Exposure
 from ranker.log import engagements, folding
+from server import state as module
 from server.state import State, load_state
 
 
@@ -28,12 +29,15 @@ def load(trained: Trained, **changes: Any) -> State:
     return load_state(trained.store, trained.release, settings, encoder, events)
 
 
-def test_the_log_is_folded_as_training_folds_it(trained: Trained) -> None:
+@pytest.mark.parametrize("many", [1, 1_000_000])
+def test_the_log_is_folded_as_training_folds_it(trained: Trained, monkeypatch: pytest.MonkeyPatch, many: int) -> None:
+    monkeypatch.setattr(module, "_MANY", many)
     state = load(trained)
     expected = Behaviour(len(state.snapshot))
     assert trained.dump.events is not None
     expected.apply_all(folding(engagements(trained.dump.events, state.snapshot.row_of, 4.0)))
     assert state.behaviour.users == expected.users
+    assert state.behaviour.queries == expected.queries
     np.testing.assert_array_equal(state.behaviour.counts, expected.counts)
 
 
