@@ -98,6 +98,13 @@ def test_a_group_counts_by_its_requests() -> None:
     assert bootstrap(values, groups=groups)[0].mean == 0.25
 
 
+def test_numbers_of_groups_are_names() -> None:
+    """In a part of the requests not every user is there."""
+    values, groups = np.random.default_rng(7).normal(size=(40, 1)), np.repeat(np.arange(20), 2)
+    assert bootstrap(values, groups=groups * 7 + 3) == bootstrap(values, groups=groups)
+    assert flip_test(values, groups=groups * 7 + 3) == flip_test(values, groups=groups)
+
+
 def test_holm_steps_down() -> None:
     # Sorted: 0.01, 0.02, 0.03, 0.04; times 4, 3, 2, 1: 0.04, 0.06, 0.06, 0.04; no later one below an earlier one.
     assert holm(np.array([0.04, 0.01, 0.03, 0.02])) == pytest.approx([0.06, 0.04, 0.06, 0.06])
