@@ -187,6 +187,9 @@ def _identity_fault(product_id: str, title: str, taken: set[str]) -> str:
         return "no id"
     if len(product_id.encode()) > MOST_ID_BYTES:
         return f"id longer than {MOST_ID_BYTES} bytes"
+    # PostgreSQL stores none, so no request may name one.
+    if "\0" in product_id:
+        return "id with a NUL character"
     if product_id in taken:
         return "duplicate id"
     if not title:

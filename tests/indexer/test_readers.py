@@ -71,6 +71,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "long title": ({"title": MEGABYTE}, f"title longer than {MOST_TITLE_CHARACTERS} characters"),
     "long id": ({"product_id": MEGABYTE}, f"id longer than {MOST_ID_BYTES} bytes"),
     "long Chinese id": ({"product_id": "靴" * 43}, f"id longer than {MOST_ID_BYTES} bytes"),
+    "NUL in the id": ({"product_id": "X\0Y"}, "id with a NUL character"),
     "price abc": ({"price": "abc"}, "price is not a number: 'abc'"),
     "negative price": ({"price": "-0.5"}, "price is not a number from 0 up: '-0.5'"),
     "NaN price": ({"price": "NaN"}, "price is not a number from 0 up: 'NaN'"),
