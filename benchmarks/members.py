@@ -45,7 +45,6 @@ from server.rebuild import read_sources
 
 FIGURES = ("ndcg@10", "auc")
 
-
 Values = Mapping[str, Mapping[str, Doubles]]
 
 
@@ -163,7 +162,7 @@ def before(sources: Sources, time: float) -> Sources:
 
 
 class Bench:
-    """A shop, and how often what is fitted on it."""
+    """A shop with its latest index, and how much is to be fitted on its log."""
 
     def __init__(self, given: argparse.Namespace) -> None:
         self.given = given
@@ -226,6 +225,8 @@ def main() -> None:
     parser.add_argument("--requests", type=int, help="Most requests of a test slice; by default the shop's setting.")
     parser.add_argument("--out", type=Path, help="Where the JSON goes; by default only the table is printed.")
     given = parser.parse_args()
+    if min(given.fits, given.windows) < 1:
+        parser.error("--fits and --windows are 1 or more.")
     bench = Bench(given)
     try:
         windows = bench.windows()

@@ -182,6 +182,14 @@ def test_what_was_judged_has_no_time(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert "judged queries have no time" in capsys.readouterr().err.lower()
 
 
+@pytest.mark.parametrize("option", ["--fits", "--windows"])
+def test_nothing_cannot_be_compared(monkeypatch: pytest.MonkeyPatch, capsys: Any, option: str) -> None:
+    monkeypatch.setattr("sys.argv", ["members", "-c", "vitrine.toml", option, "0"])
+    with pytest.raises(SystemExit):
+        members.main()
+    assert "--fits and --windows are 1 or more" in capsys.readouterr().err
+
+
 def test_the_log_of_before_a_time(tmp_path: Path) -> None:
     sources = read_sources(load_settings(shop(tmp_path)))
     assert sources.events is not None
