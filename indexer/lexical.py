@@ -13,6 +13,7 @@ from typing import NamedTuple
 import bm25s
 import numpy as np
 
+from indexer.amended import AmendedRows
 from indexer.arrays import Array, Doubles, Floats, Ints, Mask, sealed
 from indexer.errors import SnapshotError
 from indexer.machine_code import machine_code
@@ -83,6 +84,8 @@ class LexicalIndex:
         self._bm25 = bm25
         arrays = (np.asarray(bm25.scores[name]) for name in ("indptr", "indices", "data"))
         self._parts = [_Postings(bm25.vocab_dict, *arrays)]
+        # Rows whose texts the first part no longer knows [all rows].
+        self._stale: Mask | None = None
         rows_of_token = np.diff(self._parts[0].offsets).tolist()
         self._spell_by(Speller(dict(zip(bm25.vocab_dict, rows_of_token, strict=True))))
         self._room_for(int(bm25.scores["num_docs"]))
@@ -96,27 +99,28 @@ class LexicalIndex:
     def _room_for(self, rows: int) -> None:
         self._rows, self._local = rows, threading.local()
 
-    def with_added(self, texts: Sequence[str]) -> "LexicalIndex":
-        """This index with further texts, whose rows follow its own; only to be searched.
+    def amended(self, rows: AmendedRows, texts: Sequence[str]) -> "LexicalIndex":
+        """This index with `texts` in those rows; only to be searched.
 
         Their scores are as if the texts were too few to change how frequent a word is and how long a text, which is
         told in distinct words here. To be called on an index as it was built.
         """
-        postings = self._postings_of(list(map(_counted, texts)))
+        postings = self._postings_of(rows.rows, list(map(_counted, texts)))
         frequencies = np.diff(postings.offsets).tolist()
         made = copy.copy(self)
         made._parts = [*self._parts, postings]
+        made._stale = rows.mask if rows.replaced else None
         made._spell_by(self._speller.knowing(dict(zip(postings.numbers, frequencies, strict=True))))
-        made._room_for(len(self) + len(texts))
+        made._room_for(rows.total)
         return made
 
-    def _postings_of(self, counted: Sequence[Counter[str]]) -> _Postings:
-        """Of further texts, given as how often each word stands in them."""
+    def _postings_of(self, of: Ints, counted: Sequence[Counter[str]]) -> _Postings:
+        """Of the texts of some rows, given as how often each word stands in them."""
         built, rows = self._parts[0], len(self)
         found: dict[str, list[tuple[int, int]]] = {}
-        for row, counts in enumerate(counted):
+        for place, counts in enumerate(counted):
             for word, count in counts.items():
-                found.setdefault(word, []).append((row, count))
+                found.setdefault(word, []).append((place, count))
         offsets = np.cumsum([0, *map(len, found.values())], dtype=np.int64)
         there, times = np.array([pair for pairs in found.values() for pair in pairs], np.int64).reshape(-1, 2).T
         standing = [int(built.offsets[place + 1] - built.offsets[place]) for place in built.known(list(found))]
@@ -127,7 +131,7 @@ class LexicalIndex:
         idf = np.log1p((rows - frequency + 0.5).clip(0.5) / (frequency + 0.5))
         scores = idf * times / (times + _K1 * (1 - _B + _B * length / mean))
         numbers = {word: number for number, word in enumerate(found)}
-        there = (there + rows).astype(np.int32)
+        there = of[there].astype(np.int32)
         return _Postings(numbers, sealed(offsets), sealed(there), sealed(scores.astype(np.float32)))
 
     @classmethod
@@ -170,6 +174,9 @@ class LexicalIndex:
         """The `k` best rows among those where `mask` [rows] is true; fewer where fewer share a word with `query`."""
         words = self._words(query)
         found = [_matching(part.known(words), *part[1:], *self._workspace()) for part in self._parts]
+        if self._stale is not None:
+            kept = ~self._stale[found[0][0]]
+            found[0] = found[0][0][kept], found[0][1][kept]
         rows, scores = found[0] if len(found) == 1 else map(np.concatenate, zip(*found, strict=True))
         if mask is not None:
             kept = mask[rows]
@@ -185,6 +192,8 @@ class LexicalIndex:
         """BM25 of `rows`, [rows]; 0 where nothing matches."""
         words = self._words(query)
         first, *further = (_scores_of(part.known(words), *part[1:], rows) for part in self._parts)
+        if self._stale is not None:
+            first[self._stale[rows]] = 0.0
         return np.asarray(sum(further, first), np.float64)
 
     def expand(self, query: str) -> Ints:
@@ -202,7 +211,7 @@ class LexicalIndex:
         return self._local.sums, self._local.rows
 
 
-# With each further text those before it are added anew.
+# With each further text those before it are amended anew.
 @lru_cache(4_096)
 def _counted(text: str) -> Counter[str]:
     """How often each word stands in a text; not to be changed."""

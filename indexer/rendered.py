@@ -1,7 +1,6 @@
 """Products as the contract's messages, serialised when the index is built: an answer copies bytes and makes nothing."""
 
-import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -9,6 +8,7 @@ import numpy as np
 import polars as pl
 from vitrine.v1 import filter_pb2, product_pb2
 
+from indexer.amended import AmendedRows
 from indexer.arrays import Array, Doubles, Ints, Mask, mapped
 from indexer.errors import SnapshotError
 
@@ -20,64 +20,73 @@ _BLOCK = 10_000
 
 
 class Inventory(NamedTuple):
-    """Price and stock of every row as they are now, NaN where nothing is known; `live` where they are not as built."""
+    """Price and stock of every row, NaN where nothing is known; `priced` and `stocked` say where they are live ones."""
 
     price: Doubles
     in_stock: Doubles
-    live: Mask
+    priced: Mask
+    stocked: Mask
+
+    @property
+    def live(self) -> Mask:
+        """Where either is."""
+        return self.priced | self.stocked
+
+
+class Reworded(NamedTuple):
+    """The messages of rows that were amended since; `rows` says of each row whether it is one of them."""
+
+    rows: Mask
+    messages: Mapping[int, bytes]
 
 
 class Rendered(NamedTuple):
     """Row i is the serialised `vitrine.v1.Product` `messages[offsets[i]:offsets[i + 1]]`, uint8.
 
-    `added` are the messages of the rows behind those. Where `inventory` has something else, the product's price and
+    Rows that are `reworded` have the messages there. Where `inventory` has something else, the product's price and
     stock are from there.
     """
 
     messages: Array
     offsets: Ints
     inventory: Inventory | None = None
-    added: Sequence[bytes] = ()
+    reworded: Reworded | None = None
 
     def __len__(self) -> int:
-        return self.built + len(self.added)
-
-    @property
-    def built(self) -> int:
-        """How many rows were rendered when the index was built."""
-        return len(self.offsets) - 1
+        return len(self.offsets) - 1 if self.reworded is None else len(self.reworded.rows)
 
     def stocked(self, inventory: Inventory) -> "Rendered":
         """The same products with the prices and stock of `inventory`."""
-        return Rendered(self.messages, self.offsets, inventory, self.added)
+        return Rendered(self.messages, self.offsets, inventory, self.reworded)
 
-    def with_added(self, messages: Sequence[bytes]) -> "Rendered":
-        """The products as they were built, with the messages of further ones behind them."""
-        return Rendered(self.messages, self.offsets, None, messages)
+    def amended(self, rows: AmendedRows, messages: Sequence[bytes]) -> "Rendered":
+        """The products as they were built, with these messages in some rows."""
+        reworded = Reworded(rows.mask, dict(zip(rows.rows.tolist(), messages, strict=True)))
+        return Rendered(self.messages, self.offsets, None, reworded)
 
     def holds(self, rows: Ints) -> bool:
-        """Whether all these rows were rendered when the index was built."""
-        return not self.added or bool((rows < self.built).all())
+        """Whether all these rows are as they were rendered when the index was built, but for price and stock."""
+        return self.reworded is None or not self.reworded.rows[rows].any()
 
     def as_built(self, rows: Ints) -> bool:
         """Whether the bytes of all these rows, which it `holds`, are what they are now."""
-        return self.inventory is None or not self.inventory.live[rows].any()
+        now = self.inventory
+        return now is None or not (now.priced[rows] | now.stocked[rows]).any()
 
     def product(self, row: int) -> product_pb2.Product:
         """The product of a row, as it is now."""
         message = product_pb2.Product()
         message.ParseFromString(self._message(row))
-        if self.inventory is not None and self.inventory.live[row]:
-            # What is known of a product is never taken back.
-            if not math.isnan(price := self.inventory.price[row]):
-                message.price = price
-            if not math.isnan(in_stock := self.inventory.in_stock[row]):
-                message.in_stock = bool(in_stock)
+        # What is set of a product is never taken back.
+        if self.inventory is not None and self.inventory.priced[row]:
+            message.price = self.inventory.price[row]
+        if self.inventory is not None and self.inventory.stocked[row]:
+            message.in_stock = bool(self.inventory.in_stock[row])
         return message
 
     def _message(self, row: int) -> bytes:
-        if row >= self.built:
-            return self.added[row - self.built]
+        if self.reworded is not None and self.reworded.rows[row]:
+            return self.reworded.messages[row]
         return self.messages[self.offsets[row] : self.offsets[row + 1]].tobytes()
 
 

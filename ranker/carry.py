@@ -16,7 +16,7 @@ from indexer.store import Store
 from ranker.covisited import load_covisited
 from ranker.ease import load_ease
 from ranker.model import RANKING, REPORT, UNRANKED
-from ranker.space import ProductSpace, all_in_space, load_space, make_space
+from ranker.space import ProductSpace, all_in_space, load_space, make_space, moved_in_space
 
 
 class Moves(NamedTuple):
@@ -87,20 +87,16 @@ def moved(old: IndexSnapshot, new: IndexSnapshot) -> Moves:
 def carried_vectors(space: ProductSpace, old: IndexSnapshot, new: IndexSnapshot, moves: Moves) -> Floats:
     """The product vectors float32 [products, space] of `new`, of a space over `old`.
 
-    Under its old title a product keeps its vector. Training makes vectors as unit(projection of the title + residual);
-    so a new product gets the projection, and one with another title the new projection with the same residual, which
-    is what its vector was away from the old projection. That is none for a product that nobody engaged with.
+    Under its old title a product keeps its vector, under another it is `moved_in_space`; a new product's is the
+    projection of its title's.
     """
     vectors = np.array(space.vectors[moves.came_from], np.float32)
     vectors[moves.new] = all_in_space(space.projection, new.vectors[moves.new])
     was = moves.came_from[moves.retitled]
-    residual = space.vectors[was] - all_in_space(space.projection, old.vectors[was])
-    vectors[moves.retitled] = _unit(all_in_space(space.projection, new.vectors[moves.retitled]) + residual)
+    vectors[moves.retitled] = moved_in_space(
+        space.projection, space.vectors[was], old.vectors[was], new.vectors[moves.retitled]
+    )
     return vectors
-
-
-def _unit(vectors: Floats) -> Floats:
-    return np.asarray(vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12), np.float32)
 
 
 def _source(store: Store, name: str) -> str:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, NamedTuple, Self, TypeAlias
 
 import numpy as np
 
-from indexer.appended import Vectors
+from indexer.amended import Vectors
 from indexer.arrays import Doubles, Floats
 from ranker.features import PLACE, Context
 from ranker.recent import recent

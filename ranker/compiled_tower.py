@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from indexer.appended import Vectors
+from indexer.amended import Vectors
 from indexer.arrays import Floats
 from ranker.history import History
 from ranker.recent import RECENT, recent

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from indexer.appended import Vectors
+from indexer.amended import Vectors
 from indexer.arrays import Doubles, Floats, Ints
 from indexer.lexical import LexicalIndex
 from ranker import exposure, match_features, rating_features, user_features

@@ -11,7 +11,7 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-from indexer.appended import Vectors
+from indexer.amended import Vectors
 from indexer.arrays import Doubles, Floats, Ints
 from indexer.config import IndexerConfig
 from indexer.device import card

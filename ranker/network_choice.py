@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from indexer import fallbacks
-from indexer.appended import Vectors
+from indexer.amended import Vectors
 from indexer.arrays import Doubles, Floats
 from indexer.remote import in_use
 from indexer.room import RESERVE, card_memory

@@ -8,8 +8,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from indexer.appended import Appended, Vectors
-from indexer.arrays import Doubles, Floats, Ints, sealed
+from indexer.amended import Amended, AmendedRows, Vectors
+from indexer.arrays import Array, Doubles, Floats, Ints, sealed
 from indexer.rendered import Inventory
 from indexer.snapshot import IndexSnapshot, TokenLists
 from indexer.text import token_hashes
@@ -47,14 +47,14 @@ class ProductTable(NamedTuple):
 
     def stocked(self, inventory: Inventory) -> "ProductTable":
         """This table with the live prices and stock; the bands are those that the model was trained with."""
-        rows = np.flatnonzero(inventory.live)
+        rows = np.flatnonzero(inventory.priced)
         log_price, price_band = self.log_price.copy(), self.price_band.copy()
         log_price[rows] = np.log1p(inventory.price[rows])
         price_band[rows] = _bands(log_price[rows], self.band_edges)
         return self._with({"log_price": log_price, "price_band": price_band, "in_stock": inventory.in_stock})
 
-    def with_added(self, products: pa.Table, vectors: Floats, before: pa.Table) -> "ProductTable":
-        """This table, of the products `before`, with further products behind its rows; `vectors` are of their titles.
+    def amended(self, rows: AmendedRows, products: pa.Table, vectors: Floats, before: pa.Table) -> "ProductTable":
+        """This table, of the products `before`, with `products` in those rows; `vectors` are of their titles.
 
         Frequencies of words and edges of price bands stay what the model was trained with. To be called on the table
         of an index.
@@ -72,12 +72,12 @@ class ProductTable(NamedTuple):
             "numbers": _count_numbers(products),
         }
         longer = {
-            "vectors": Appended(np.asarray(self.vectors), vectors),
-            "tokens": _more_lists(self.tokens, titles),
+            "vectors": Amended(np.asarray(self.vectors), rows, vectors),
+            "tokens": _amended_lists(self.tokens, rows, titles),
             "brand_words": brand_words,
             "category_words": category_words,
         }
-        return self._with(longer | {name: np.concatenate([getattr(self, name), more[name]]) for name in more})
+        return self._with(longer | {name: rows.into(getattr(self, name), more[name]) for name in more})
 
     def _with(self, parts: dict[str, Any]) -> "ProductTable":
         # Not `_replace`, which takes its length for the number of its fields.
@@ -170,7 +170,7 @@ def _more_codes(before: pa.Table, products: pa.Table, column: str, words: Words)
     )
 
 
-# With each further product those before it are added anew.
+# With each further product those before it are amended anew.
 _hashes_again = lru_cache(4_096)(token_hashes)
 
 
@@ -179,3 +179,16 @@ def _more_lists(known: TokenLists, lists: Sequence[Ints]) -> TokenLists:
     ends = known.offsets[-1] + np.cumsum([len(each) for each in lists], dtype=np.int64)
     longer = np.concatenate([known.hashes, *lists]), np.concatenate([known.offsets, ends])
     return TokenLists(*map(sealed, longer))
+
+
+def _amended_lists(known: TokenLists, rows: AmendedRows, lists: Sequence[Ints]) -> TokenLists:
+    """Lists of hashes with those of some rows in place and behind."""
+    lengths = rows.into(np.diff(known.offsets), np.array([len(each) for each in lists], np.int64))
+    parts: list[Array] = []
+    done = 0
+    for row, each in zip(rows.rows.tolist(), lists, strict=True):
+        before = min(row, rows.built)
+        parts += [known.hashes[known.offsets[done] : known.offsets[before]], each]
+        done = min(row + 1, rows.built)
+    parts.append(known.hashes[known.offsets[done] :])
+    return TokenLists(*map(sealed, (np.concatenate(parts), np.append(0, np.cumsum(lengths, dtype=np.int64)))))

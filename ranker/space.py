@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import load_file, save_file
 
-from indexer.appended import Appended, Vectors
+from indexer.amended import Amended, Vectors
 from indexer.arrays import Floats, mapped
 from indexer.config import IndexerConfig
 from indexer.dense import DenseIndex, open_index
@@ -28,19 +28,19 @@ _PRODUCTS = "products.npy"
 class ProductSpace:
     """`vectors` float32 [products, space], `projection` float32 [space, title]; no tower where there was no log.
 
-    `added` float32 [further products, space] are in rows behind those, which the index does not search.
+    `amended` are those of all rows where some were amended since, which the index knows nothing of.
     """
 
     tower: CompiledTower | None
     projection: Floats
     vectors: Floats
     index: Index
-    added: Floats | None = None
+    amended: Amended | None = None
 
     @cached_property
     def all_vectors(self) -> Vectors:
         """Those of all rows."""
-        return self.vectors if self.added is None else Appended(self.vectors, self.added)
+        return self.vectors if self.amended is None else self.amended
 
     def context(
         self,
@@ -106,6 +106,16 @@ def all_in_space(projection: Floats, vectors: Floats) -> Floats:
     """Title vectors [products, title] as unit vectors [products, space]: products of which nothing was learnt."""
     projected = np.asarray(vectors @ projection.T)
     return np.asarray(projected / np.maximum(np.linalg.norm(projected, axis=1, keepdims=True), 1e-12), np.float32)
+
+
+def moved_in_space(projection: Floats, vectors: Floats, before: Floats, after: Floats) -> Floats:
+    """What `vectors` [products, space] become where titles' vectors [products, title] change from `before` to `after`.
+
+    Training makes a product's vector as unit(projection of the title + residual), so this is the new projection with
+    the same residual: what the vector was away from the old projection, none for a product that nobody engaged with.
+    """
+    moved = all_in_space(projection, after) + (vectors - all_in_space(projection, before))
+    return np.asarray(moved / np.maximum(np.linalg.norm(moved, axis=1, keepdims=True), 1e-12), np.float32)
 
 
 def principal_projection(vectors: Floats, space: int) -> Floats:

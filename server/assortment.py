@@ -1,7 +1,7 @@
 """The assortment: what of a release is on offer now, with the prices and the stock of now."""
 
 import copy
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -56,18 +56,15 @@ class Assortment:
         self._built = Offer(snapshot.products, table, snapshot.rendered)
         self.offer = self._built
 
-    def with_added(
-        self, row_of: Mapping[str, int], products: pa.Table, table: ProductTable, messages: Sequence[bytes]
+    def amended(
+        self, row_of: Mapping[str, int], products: pa.Table, table: ProductTable, rendered: Rendered
     ) -> "Assortment":
-        """What is on offer with further products behind those of the index, as it is with what changed since.
-
-        `products` and `table` hold both; `messages` are the rendered further ones.
-        """
-        built = Offer(products, table, self._built.rendered.with_added(messages))
+        """What is on offer where products were said anew, in their rows and behind; live prices and stock stay."""
+        built = Offer(products, table, rendered)
         made, now = copy.copy(self), self.offer
         made._row_of, made._built, made.offer = row_of, built, built
         if now.rendered.inventory is not None:
-            made.offer = _offered(built, _grown(now.rendered.inventory, products), None)
+            made.offer = _offered(built, _kept(now.rendered.inventory, products), None)
         if now.listed is not None:
             room = len(products) - len(now.listed)
             made.offer = replace(made.offer, listed=np.pad(now.listed, (0, room), constant_values=True))
@@ -107,13 +104,16 @@ def _stocked(built: Offer, offer: Offer, prices: Mapping[int, float], in_stock: 
     """An offer with some prices and stock changed; arrays of all products are copied, 1 ms for 100,000 of them."""
     known = offer.rendered.inventory
     if known is None:
-        live = np.zeros(len(offer.products), bool)
-        known = Inventory(numbers(offer.products, "price"), numbers(offer.products, "in_stock"), live)
-    inventory = Inventory(known.price.copy(), known.in_stock.copy(), known.live.copy())
-    for values, changed in ((inventory.price, prices), (inventory.in_stock, in_stock)):
+        as_built = np.zeros(len(offer.products), bool)
+        known = Inventory(numbers(offer.products, "price"), numbers(offer.products, "in_stock"), as_built, as_built)
+    inventory = Inventory(known.price.copy(), known.in_stock.copy(), known.priced.copy(), known.stocked.copy())
+    for values, live, changed in (
+        (inventory.price, inventory.priced, prices),
+        (inventory.in_stock, inventory.stocked, in_stock),
+    ):
         rows = _rows(changed)
         values[rows] = np.fromiter(changed.values(), np.float64, len(changed))
-        inventory.live[rows] = True
+        live[rows] = True
     return _offered(built, inventory, offer.listed)
 
 
@@ -129,15 +129,19 @@ def _offered(built: Offer, inventory: Inventory, listed: Mask | None) -> Offer:
     return Offer(products, built.table.stocked(inventory), built.rendered.stocked(inventory), listed)
 
 
-def _grown(inventory: Inventory, products: pa.Table) -> Inventory:
-    """An inventory for further products too, which are as `products`, that are all, have them."""
-    known = len(inventory.live)
-    price, in_stock = (numbers(products, name)[known:] for name in ("price", "in_stock"))
-    return Inventory(
-        np.concatenate([inventory.price, price]),
-        np.concatenate([inventory.in_stock, in_stock]),
-        np.pad(inventory.live, (0, len(products) - known)),
-    )
+def _kept(inventory: Inventory, products: pa.Table) -> Inventory:
+    """An inventory for `products`, which are more, or said anew: what is live in it, and all else as they have it."""
+    made = []
+    for name, known, live in (
+        ("price", inventory.price, inventory.priced),
+        ("in_stock", inventory.in_stock, inventory.stocked),
+    ):
+        # A table's numbers may be a view of it.
+        values, rows = numbers(products, name).copy(), np.flatnonzero(live)
+        values[rows] = known[rows]
+        made.append((values, np.pad(live, (0, len(products) - len(live)))))
+    (price, priced), (in_stock, stocked) = made
+    return Inventory(price, in_stock, priced, stocked)
 
 
 def _listing(offer: Offer, changed: Mapping[int, bool]) -> Offer:

@@ -81,11 +81,12 @@ class CatalogService(catalog_service_pb2_grpc.CatalogServiceServicer):  # type: 
         self, request: catalog_service_pb2.UpsertProductsRequest, context: grpc.aio.ServicerContext
     ) -> catalog_service_pb2.UpsertProductsResponse:
         """Check all, write all."""
-        faults = Checks()
+        faults, state = Checks(), self._live.state
+        columns = upserts.Columns(state.columns, state.whole_numbers)
         _count(request.items, "items", faults)
         # A thousand products take 20 ms, which no other call should wait for.
         products = await asyncio.to_thread(
-            upserts.checked, request.items[: MOST_PRODUCTS + 1], time.time(), self._live.state.columns, faults
+            upserts.checked, request.items[: MOST_PRODUCTS + 1], time.time(), columns, faults
         )
         faults.done()
         new = await self._upserter.submit(products, checks.deadline(context))

@@ -68,6 +68,11 @@ def column_types(products: pa.Table) -> dict[str, str]:
     return kinds
 
 
+def whole_numbers(products: pa.Table) -> frozenset[str]:
+    """The columns that hold whole numbers alone."""
+    return frozenset(field.name for field in products.schema if pa.types.is_integer(field.type))
+
+
 def rows_matching(condition: Filter, products: pa.Table) -> Mask:
     """bool [rows]: where `condition` holds."""
     match condition:

@@ -11,9 +11,9 @@ from ranker.changes import Change
 from ranker.journal import Entry, JournalError, Position
 from ranker.journals import open_journal, read_log
 from ranker.upserts import Upsert, listed
+from server.amendments import prepared, with_upserts
 from server.assortment import catalogue_moment
 from server.config import Settings
-from server.newcomers import prepared, with_upserts
 from server.release import Release
 from server.rulebook import Rulebook
 from server.state import State, load_state

@@ -96,8 +96,8 @@ def upsert(
     out.print(f"Products written: {written}; outdated: {outdated}; pending: {pending}.")
     if pending:
         out.print(
-            "What is pending comes with `vitrine refresh`: of a product that the live release holds, all but price and "
-            "stock; and new products beyond those that are found at once.",
+            "What is pending comes with `vitrine refresh`: so many products are new or changed since the live release "
+            "that the rest waits, but for prices and stock.",
             soft_wrap=True,
         )
 

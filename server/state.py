@@ -16,11 +16,11 @@ from ranker.exposure import Exposure
 from ranker.log import engagements, folding
 from ranker.model import Model, load_model
 from ranker.upserts import Upsert
+from server.amendments import with_upserts
 from server.assortment import Assortment
 from server.config import Settings
 from server.encoder import check_fit
-from server.filters import column_types
-from server.newcomers import with_upserts
+from server.filters import column_types, whole_numbers
 from server.query_vectors import QueryVectors
 from server.release import Release
 from server.suggestions import Suggestions
@@ -34,9 +34,10 @@ class State:
     """A release ready to answer. Two parts change: live events are folded into the `behaviour`, and the `assortment`
     follows live changes to the catalogue.
 
-    Products that came after the release have rows behind those of its `snapshot` (see `newcomers`): a state with more
-    of them is another one, of which this one's rows are the first. `upserts` are these products, in the order of their
-    rows, `pending` those of which something waits for the next release, and `released` is the state without any.
+    Products that came after the release have rows behind those of its `snapshot`, and products that were said anew are
+    so in theirs (see `amendments`): a state with more of either is another one, of which this one's rows are the first.
+    `upserts` are these products, new ones in the order of their rows, `pending` those of which something waits for the
+    next release, and `released` is the state without any.
     """
 
     release: Release
@@ -49,6 +50,7 @@ class State:
     suggestions: Suggestions
     query_vectors: QueryVectors
     columns: Mapping[str, str]
+    whole_numbers: Set[str]  # the columns that hold no others
     positive_rating: float
     ranking_budget: float  # seconds
     network_budget: float  # seconds
@@ -62,6 +64,11 @@ class State:
     def first(self) -> "State":
         """The state of the release alone; the same for all that were made of one."""
         return self.released or self
+
+    @property
+    def newcomers(self) -> int:
+        """How many products came after the release."""
+        return len(self.row_of) - len(self.snapshot)
 
     def now(self) -> float:
         """The models' time, in Unix seconds."""
@@ -105,6 +112,7 @@ def load_state(
         suggestions=Suggestions(snapshot.products, worded),
         query_vectors=QueryVectors(QueryEncoder(encoder, snapshot.query_table), settings.server.query_cache),
         columns=columns,
+        whole_numbers=whole_numbers(snapshot.products),
         positive_rating=settings.ranker.positive_rating,
         ranking_budget=settings.server.ranking_budget_ms / 1e3,
         network_budget=settings.server.network_budget_ms / 1e3,

@@ -1,7 +1,8 @@
 """The products of an UpsertProducts request to the domain, checked against the columns of the live release."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
+from typing import NamedTuple
 
 from vitrine.v1 import catalog_service_pb2, filter_pb2, product_pb2
 
@@ -19,12 +20,19 @@ Item = catalog_service_pb2.UpsertProductsRequest.Item
 _MOST_NAMED = 20
 
 
-def checked(items: Sequence[Item], now: float, columns: Mapping[str, str], faults: Checks) -> list[Upsert]:
+class Columns(NamedTuple):
+    """Columns of a release: their types, and those of the type number that hold `whole` numbers alone."""
+
+    kinds: Mapping[str, str]
+    whole: Set[str] = frozenset()
+
+
+def checked(items: Sequence[Item], now: float, columns: Columns, faults: Checks) -> list[Upsert]:
     """The upserts of items, of the Unix second `now` where they do not say another; faults go to `faults`.
 
-    `columns` are those of the live release, with their types.
+    `columns` are those of the live release.
     """
-    further = {name: kind for name, kind in columns.items() if name not in PRODUCTS}
+    further = columns._replace(kinds={name: kind for name, kind in columns.kinds.items() if name not in PRODUCTS})
     first: dict[str, int] = {}
     upserts = []
     for i, item in enumerate(items):
@@ -38,7 +46,7 @@ def checked(items: Sequence[Item], now: float, columns: Mapping[str, str], fault
     return upserts
 
 
-def _upsert(item: Item, path: str, now: float, columns: Mapping[str, str], faults: Checks) -> Upsert:
+def _upsert(item: Item, path: str, now: float, columns: Columns, faults: Checks) -> Upsert:
     product, moment = item.product, now
     if item.HasField("set_time"):
         moment = faults.run(checks.moment, item.set_time, f"{path}.set_time", now, default=now)
@@ -46,7 +54,7 @@ def _upsert(item: Item, path: str, now: float, columns: Mapping[str, str], fault
     return Upsert(name, round(moment * 1e6), _values(product, f"{path}.product", columns, faults))
 
 
-def _values(product: product_pb2.Product, path: str, columns: Mapping[str, str], faults: Checks) -> dict[str, Value]:
+def _values(product: product_pb2.Product, path: str, columns: Columns, faults: Checks) -> dict[str, Value]:
     """Columns that have a value, as a catalogue file's are read."""
     values: dict[str, Value] = {"title": faults.run(_title, product.title, f"{path}.title", default="")}
     for name in ("category", "brand"):
@@ -73,16 +81,18 @@ def _title(value: str, field: str) -> str:
     return title
 
 
-def _attribute(name: str, value: filter_pb2.Value, field: str, columns: Mapping[str, str]) -> Value | None:
+def _attribute(name: str, value: filter_pb2.Value, field: str, columns: Columns) -> Value | None:
     """A checked value of a further column, None where it is an empty text. Raises `ViolationError`."""
-    if name not in columns:
-        raise ViolationError(field, _unknown(name, columns))
-    wanted, kind = columns[name], value.WhichOneof("kind")
+    if name not in columns.kinds:
+        raise ViolationError(field, _unknown(name, columns.kinds))
+    wanted, kind = columns.kinds[name], value.WhichOneof("kind")
     if kind != f"{wanted}_value":
         raise ViolationError(field, f"must be a {wanted}_value, as the column is a {wanted}")
     given: Value = getattr(value, kind)
     if isinstance(given, float) and not math.isfinite(given):
         raise ViolationError(field, "is not a finite number")
+    if name in columns.whole and not (isinstance(given, float) and given.is_integer() and abs(given) < 2**63):
+        raise ViolationError(field, f"is {given}; the column holds whole numbers of 64 bits")
     return None if given == "" else given
 
 

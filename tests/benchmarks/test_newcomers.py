@@ -32,18 +32,19 @@ def test_a_shop_to_the_result(
     found: list[Any] = []
     monkeypatch.setattr(newcomers, "compared", lambda states, *given: found.append(states) or compared(states, *given))
     out = tmp_path / "out.json"
-    counts = ["--counts", "1", "30", "--queries", "5", "--rounds", "2"]
+    counts = ["--counts", "1", "30", "--changed", "1", "20", "--queries", "5", "--rounds", "2"]
     monkeypatch.setattr("sys.argv", ["newcomers", "-c", str(shop), *counts, "--out", str(out)])
     newcomers.main()
     # Each state has what it is said to have.
-    assert [len(state.row_of) for state in found[0]] == [60, 61, 90]
+    assert [len(state.row_of) for state in found[0]] == [60, 61, 90, 60, 60]
+    assert [len(state.upserts) for state in found[0]] == [0, 1, 30, 1, 20]
     told = json.loads(out.read_text())
     assert told["products"] == 60
-    assert [row["newcomers"] for row in told["rows"]] == [0, 1, 30]
+    assert [(row["new"], row["changed"]) for row in told["rows"]] == [(0, 0), (1, 0), (30, 0), (0, 1), (0, 20)]
     assert told["rows"][0]["ratio"] == 1.0
     assert all(row["search_ms"] > 0 and row["ratio"] > 0 for row in told["rows"])
     assert all(row["embed_ms"] > 0 and row["add_ms"] > 0 and row["one_more_ms"] > 0 for row in told["rows"][1:])
-    assert capsys.readouterr().out.splitlines()[2].startswith("| 0 |  |  |  | ")
+    assert capsys.readouterr().out.splitlines()[2].startswith("| 0 | 0 |  |  |  | ")
     with closing(SqliteJournal(tmp_path / "store" / FILE)) as journal:
         assert journal.upserts() == []
 
@@ -61,6 +62,12 @@ def test_new_products_are_new_and_their_titles_differ() -> None:
     assert [each.values["title"] for each in made] == ["lamp zq1", "red mug zq2", "lamp zq3"]
 
 
+def test_changed_products_are_the_catalogues_and_none_comes_twice() -> None:
+    ids = [str(n) for n in range(1_000)]
+    made = upserts(["red mug"], 0, 1_000, ids)
+    assert {each.product_id for each in made} == set(ids)
+
+
 def test_the_table() -> None:
-    row = {"newcomers": 5, "embed_ms": 1.25, "add_ms": 2.0, "one_more_ms": 3.0, "search_ms": 4.0, "ratio": 1.5}
-    assert lines([row])[-1] == "| 5 | 1.2 | 2.0 | 3.0 | 4.00 | 1.50 |"
+    row = {"new": 5, "changed": 0, "embed_ms": 1.25, "add_ms": 2.0, "one_more_ms": 3.0, "search_ms": 4.0, "ratio": 1.5}
+    assert lines([row])[-1] == "| 5 | 0 | 1.2 | 2.0 | 3.0 | 4.00 | 1.50 |"

@@ -4,11 +4,13 @@ import gzip
 import math
 import weakref
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from indexer.amended import AmendedRows
 from indexer.errors import SnapshotError
 from indexer.lexical import LexicalIndex
 from indexer.text import normalise, token_hashes, tokens
@@ -163,10 +165,15 @@ def test_a_dropped_index_is_freed_at_once() -> None:
         gc.enable()
 
 
+def longer_by(index: LexicalIndex, texts: Sequence[str]) -> LexicalIndex:
+    """The index with texts behind its own."""
+    return index.amended(AmendedRows(np.arange(len(index), len(index) + len(texts)), len(index)), texts)
+
+
 def test_texts_that_came_later_are_found_beside_the_others() -> None:
     texts = made(300)
     index, later = LexicalIndex.build(texts), ["red lamp", "quixotic chair", "blue mug mug"]
-    longer = index.with_added(later)
+    longer = longer_by(index, later)
     assert (len(index), len(longer)) == (300, 303)
     assert longer.search("quixotic", 5).rows.tolist() == [301]
     assert set(longer.search("chair", 303).rows.tolist()) == {*index.search("chair", 303).rows.tolist(), 301}
@@ -186,7 +193,7 @@ def test_texts_that_came_later_are_found_beside_the_others() -> None:
 def test_the_score_of_a_later_text_is_the_formula() -> None:
     # 7 texts with 17 distinct words in all ("mug mug" is one); "scarf" stands in 1 of them, "zeppelin" in none.
     postings = sum(len(set(tokens(normalise(text)))) for text in TEXTS)
-    longer = LexicalIndex.build(TEXTS).with_added(["scarf scarf zeppelin"])
+    longer = longer_by(LexicalIndex.build(TEXTS), ["scarf scarf zeppelin"])
     norm = 1.2 * (1 - 0.5 + 0.5 * 2 / (postings / 7))
     known, new = (math.log(1 + (7 - count + 0.5) / (count + 0.5)) for count in (1, 1))
     assert longer.scores("scarf", np.array([7])).tolist() == pytest.approx([known * 2 / (norm + 2)])
@@ -196,21 +203,44 @@ def test_the_score_of_a_later_text_is_the_formula() -> None:
 def test_words_of_later_texts_are_not_mended_away_and_mend_others() -> None:
     index = LexicalIndex.build(["brass lamp", "wool scarf"])
     assert index.mended("lampe") == "lamp"
-    longer = index.with_added(["lampe ancienne"])
+    longer = longer_by(index, ["lampe ancienne"])
     assert longer.mended("lampe") == "lampe"
     assert longer.search("anciene", 5).rows.tolist() == [2]
     assert index.mended("lampe") == "lamp"
 
 
 def test_later_texts_without_a_word_or_before_any_other() -> None:
-    longer = LexicalIndex.build(["red mug"]).with_added(["!", "", "red"])
+    longer = longer_by(LexicalIndex.build(["red mug"]), ["!", "", "red"])
     # The shorter text first.
     assert longer.search("red", 9).rows.tolist() == [3, 0]
-    assert LexicalIndex.build([""]).with_added(["mug"]).search("mug", 3).rows.tolist() == [1]
+    assert longer_by(LexicalIndex.build([""]), ["mug"]).search("mug", 3).rows.tolist() == [1]
 
 
 @pytest.mark.parametrize("query", ["跑鞋", "女 跑鞋", "跑鞋 red"])
 def test_a_later_chinese_text(query: str) -> None:
-    longer = LexicalIndex.build(TEXTS).with_added(["轻便女跑鞋 38", "red mug"])
+    longer = longer_by(LexicalIndex.build(TEXTS), ["轻便女跑鞋 38", "red mug"])
     assert longer.search(query, 3).rows[0] == len(TEXTS)
-    assert LexicalIndex.build(["red mug"]).with_added(["轻便女跑鞋"]).search("登山靴", 3).rows.tolist() == []
+    assert longer_by(LexicalIndex.build(["red mug"]), ["轻便女跑鞋"]).search("登山靴", 3).rows.tolist() == []
+
+
+def test_a_text_that_is_another_now_is_found_by_its_new_words_alone() -> None:
+    texts = made(300)
+    index, rows = LexicalIndex.build(texts), AmendedRows(np.array([3, 298, 300, 301]), 300)
+    said = ["quixotic chair", texts[298], "red lamp", "quixotic lamp"]
+    now = index.amended(rows, said)
+    assert len(now) == 302
+    assert now.search("quixotic", 5).rows.tolist() == [3, 301]
+    every = np.arange(302)
+    as_behind = longer_by(index, said).scores
+    for query in ("red lamp", "blue mug", "quixotic red chair", " ".join(texts[3].split())):
+        scores, alone = now.scores(query, every), as_behind(query, np.arange(300, 304))
+        # A text is worth as much in its row as it would be behind all others.
+        np.testing.assert_array_equal(scores[[3, 298, 300, 301]], alone)
+        others = np.setdiff1d(every[:300], [3, 298])
+        np.testing.assert_array_equal(scores[others], index.scores(query, others))
+        found = now.search(query, 302)
+        assert len(set(found.rows.tolist())) == len(found.rows)
+        assert set(found.rows.tolist()) == set(np.flatnonzero(scores).tolist())
+        np.testing.assert_allclose(found.scores, scores[found.rows], rtol=1e-6)
+        assert now.search(query, 3, every == 3).rows.tolist() == [3] * bool(scores[3])
+    assert index.search("quixotic", 5).rows.tolist() == []

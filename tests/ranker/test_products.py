@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from indexer.amended import AmendedRows
 from indexer.rendered import Inventory
 from indexer.snapshot import IndexSnapshot
 from indexer.text import token_hashes
@@ -75,7 +76,7 @@ def test_live_prices_and_stock_stand_in_by_the_same_bands(table: Callable[..., P
     price[[0, 50]], live[[0, 50, 51]] = (2_000.0, 0.5), True
     stock = made.in_stock.copy()
     stock[51] = 0.0
-    now = made.stocked(Inventory(price, stock, live))
+    now = made.stocked(Inventory(price, stock, live, live))
     assert now.log_price[[0, 50, 51]] == pytest.approx([log(2_001), log(1.5), log(31)])
     assert now.price_band[[0, 50]].tolist() == [9, 0]
     assert (now.in_stock[51], now.price_band[51]) == (0.0, made.price_band[51])
@@ -88,7 +89,7 @@ def test_live_prices_and_stock_stand_in_by_the_same_bands(table: Callable[..., P
 
 def test_a_price_where_the_catalogue_had_none(table: Callable[..., ProductTable]) -> None:
     made = table("hat", "boot")
-    now = made.stocked(Inventory(np.array([3.0, np.nan]), made.in_stock, np.array([True, False])))
+    now = made.stocked(Inventory(np.array([3.0, np.nan]), made.in_stock, np.array([True, False]), np.zeros(2, bool)))
     assert now.price_band.tolist() == [0, -1]
 
 
@@ -110,7 +111,7 @@ def test_rows_that_come_later_are_as_if_they_had_been_there(titles: Callable[...
         for part in (slice(None), slice(3), slice(3, None))
     )
     expected, before = product_table(whole), product_table(first)
-    made = before.with_added(later.products, later.vectors, first.products)
+    made = before.amended(AmendedRows(np.array([3, 4]), 3), later.products, later.vectors, first.products)
     assert (len(before), len(made)) == (3, 5)
     for name in ("log_price", "in_stock", "numbers"):
         np.testing.assert_array_equal(getattr(made, name), getattr(expected, name))
@@ -128,3 +129,31 @@ def test_rows_that_come_later_are_as_if_they_had_been_there(titles: Callable[...
     words_of = made.category_words.hashes[made.category_words.offsets[place] : made.category_words.offsets[place + 1]]
     assert words_of.tolist() == token_hashes("Big Tents").tolist()
     assert (made.idf is before.idf, made.mean_tokens) == (True, before.mean_tokens)
+
+
+def test_a_row_that_is_said_anew_is_as_if_it_had_always_been_so(titles: Callable[..., IndexSnapshot]) -> None:
+    said = titles(
+        "new boot 7 8", "tent", price=[2.0, 5.0], in_stock=[False, True], brand=["West", None], category=[None, "Hats"]
+    )
+    first = titles(
+        *("red boot 3/4", "blue hat", "green hat"),
+        price=[1.0, 9.0, None],
+        in_stock=[True, None, False],
+        brand=["Nord", None, "Süd"],
+        category=["Boots", "Hats", None],
+    )
+    before = product_table(first)
+    made = before.amended(AmendedRows(np.array([1, 3]), 3), said.products, said.vectors, first.products)
+    np.testing.assert_array_equal(made.log_price, np.log1p([1.0, 2.0, np.nan, 5.0]))
+    np.testing.assert_array_equal(made.in_stock, [1.0, 0.0, 0.0, 1.0])
+    assert made.numbers.tolist() == [1.0, 2.0, 0.0, 0.0]
+    assert (made.brand[[0, 2, 3]].tolist(), made.brand[1]) == ([*before.brand[[0, 2]].tolist(), -1], 2)
+    assert made.category.tolist() == [before.category[0], -1, -1, before.category[1]]
+    lists = np.split(made.tokens.hashes, made.tokens.offsets[1:-1])
+    for words, title in zip(lists, ("red boot 3/4", "new boot 7 8", "green hat", "tent"), strict=True):
+        assert words.tolist() == token_hashes(title).tolist()
+    np.testing.assert_array_equal(
+        np.asarray(made.vectors), [first.vectors[0], said.vectors[0], first.vectors[2], said.vectors[1]]
+    )
+    # The release's own table is as it was.
+    np.testing.assert_array_equal(before.log_price, np.log1p([1.0, 9.0, np.nan]))

@@ -12,6 +12,7 @@ from harness import Running, refusal
 from vitrine.v1 import catalog_service_pb2, filter_pb2, product_pb2
 
 from ranker.changes import Change
+from server import amendments
 
 Request = catalog_service_pb2.GetProductRequest
 Item = catalog_service_pb2.SetInventoryRequest.Item
@@ -213,12 +214,15 @@ def test_a_new_product_is_there_and_an_older_one_changes_nothing(live: Running) 
     assert (kept["new"].time, kept["new"].values["title"]) == (round(now * 1e6), "zirconium teapot")
 
 
-def test_of_a_product_that_is_held_price_and_stock_count_and_the_rest_is_pending(live: Running) -> None:
-    p, q = live.live.state.snapshot.ids[:2]
+def test_beyond_the_most_changed_products_price_and_stock_count_and_the_rest_is_pending(
+    live: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(amendments, "MOST_CHANGED", 1)
+    p, q, first = live.live.state.snapshot.ids[:3]
     before, same = live.product(Request(product_id=p)), live.product(Request(product_id=q))
     items = [added(p, "zirconium teapot", price=4_321.0, in_stock=not before.in_stock), Added(product=same)]
-    told = live.upsert(adding(*items))
-    assert (told.written, told.outdated, list(told.pending_product_ids)) == (2, 0, [p])
+    told = live.upsert(adding(added(first), *items))
+    assert (told.written, told.outdated, list(told.pending_product_ids)) == (3, 0, [p])
     before.price, before.in_stock = 4_321.0, not before.in_stock
     assert live.product(Request(product_id=p)) == before
     assert live.product(Request(product_id=q)) == same

@@ -129,8 +129,8 @@ def test_ids_are_cut_from_the_products(rendered: Rendered) -> None:
 def changed(rendered: Rendered) -> Rendered:
     """Row 0 gets a price, row 2 another one and stock, row 6 stock; 9 is what no other row may show."""
     price, in_stock = np.full(7, 9.0), np.ones(7)
-    price[[0, 2, 6]], in_stock[[0, 2, 6]] = (0.5, 7.25, np.nan), (np.nan, 0.0, 1.0)
-    return rendered.stocked(Inventory(price, in_stock, np.isin(np.arange(7), (0, 2, 6))))
+    price[[0, 2]], in_stock[[2, 6]] = (0.5, 7.25), (0.0, 1.0)
+    return rendered.stocked(Inventory(price, in_stock, *(np.isin(np.arange(7), rows) for rows in ((0, 2), (2, 6)))))
 
 
 def test_a_page_shows_live_prices_and_stock(rendered: Rendered, changed: Rendered) -> None:

@@ -36,9 +36,9 @@ from indexer import tuned
 from ranker import features
 from ranker.changes import Change
 from ranker.upserts import Upsert
-from server import newcomers
+from server import amendments
+from server.amendments import embedded
 from server.live import Live
-from server.newcomers import embedded
 from server.release import Releases
 
 Product = product_pb2.Product
@@ -230,26 +230,6 @@ def test_a_new_product_that_is_said_anew_keeps_its_row_and_what_was_done_with_it
     assert product(server, "new").title == "quixotic shelf"
 
 
-def test_of_a_product_of_the_release_price_and_stock_count_at_once_and_the_rest_waits(
-    server: Running, shop: Shop
-) -> None:
-    name = server.live.state.snapshot.ids[0]
-    was = product(server, name)
-    said = Product(id=name, title="zephyrix lamp", brand="Zephyr", price=0.25, in_stock=not was.in_stock)
-    assert list(upsert(server, said).pending_product_ids) == [name]
-    now = product(server, name)
-    assert (now.title, now.brand, now.category) == (was.title, was.brand, was.category)
-    assert (now.price, now.in_stock) == (0.25, not was.in_stock)
-    assert len(server.live.state.row_of) == len(server.live.state.snapshot)
-    assert status(server).products_pending == 1
-    live, _ = shop.refresh()
-    server.swap(live)
-    assert product(server, name) == said
-    assert status(server).products_pending == 0
-    # Said once more it says nothing new.
-    assert list(upsert(server, said).pending_product_ids) == []
-
-
 def test_a_deleted_product_is_listed_again_and_a_new_one_can_be_deleted(server: Running) -> None:
     name = server.live.state.snapshot.ids[0]
     was = product(server, name)
@@ -300,7 +280,7 @@ def test_what_the_catalogue_file_knows_better_is_not_added(server: Running, star
 def test_beyond_the_most_new_products_wait_for_the_release(
     server: Running, shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(newcomers, "MOST", 2)
+    monkeypatch.setattr(amendments, "MOST_NEW", 2)
     three = [Product(id=f"n{i}", title=f"zephyrix lamp {i}") for i in range(3)]
     assert list(upsert(server, *three).pending_product_ids) == ["n2"]
     assert {"n0", "n1"} == set(ids(server.search(SearchRequest(query="zephyrix", page_size=2))))
@@ -346,10 +326,15 @@ def test_vectors_are_made_where_there_are_none_of_this_encoder() -> None:
 
 def test_only_titles_that_get_a_row_are_embedded(server: Running, monkeypatch: pytest.MonkeyPatch) -> None:
     encoded = server.trained.encoder.encoded  # type: ignore[attr-defined]
-    held = server.live.state.snapshot.ids[0]
-    monkeypatch.setattr(newcomers, "MOST", 2)
+    held = [product(server, name) for name in server.live.state.snapshot.ids[:3]]
+    monkeypatch.setattr(amendments, "MOST_NEW", 2)
+    monkeypatch.setattr(amendments, "MOST_CHANGED", 2)
     del encoded[:]
-    answer = upsert(server, Product(id=held, title="a"), *(Product(id=f"n{i}", title=f"t{i}") for i in range(3)))
-    assert (encoded, sorted(answer.pending_product_ids)) == (["t0", "t1"], sorted([held, "n2"]))
+    # Another brand needs no other vector.
+    changed = Product(id=held[0].id, title="a"), Product(id=held[1].id, title=held[1].title, brand="Zephyr"), held[2]
+    further = Product(id=held[2].id, title="b")
+    answer = upsert(server, *changed, *(Product(id=f"n{i}", title=f"t{i}") for i in range(3)))
+    assert (encoded, list(answer.pending_product_ids)) == (["a", "t0", "t1"], ["n2"])
+    assert list(upsert(server, further).pending_product_ids) == [further.id]
     upsert(server, Product(id="n1", title="t1 anew"), Product(id="n3", title="t3"))
-    assert encoded == ["t0", "t1", "t1 anew"]
+    assert encoded == ["a", "t0", "t1", "t1 anew"]

@@ -10,7 +10,7 @@ from harness import Running
 from typer.testing import CliRunner, Result
 
 from indexer.errors import ConfigError, InputError
-from server import product_file, products
+from server import amendments, product_file, products
 from server.cli import app
 from server.client import ServerError
 
@@ -75,13 +75,16 @@ def catalogue(folder: Path, *rows: str) -> str:
     return str(path)
 
 
-def test_a_file_of_products_is_upserted(live: Running, tmp_path: Path) -> None:
-    product = live.live.state.snapshot.ids[0]
-    path = catalogue(tmp_path, "[new],zirconium teapot,9.50,42", f"{product},iron kettle,1,")
+def test_a_file_of_products_is_upserted(live: Running, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(amendments, "MOST_CHANGED", 1)
+    held = live.live.state.snapshot.ids[:2]
+    path = catalogue(tmp_path, "[new],zirconium teapot,9.50,42", *(f"{product},iron kettle,1," for product in held))
     told = run(live, "upsert", path, "--column", "title=name").output
     assert told.startswith(
-        "Products written: 2; outdated: 0; pending: 1.\nWhat is pending comes with `vitrine refresh`"
+        "Products written: 3; outdated: 0; pending: 1.\nWhat is pending comes with `vitrine refresh`: so many"
     )
+    titles = [json.loads(run(live, "show", product, "--json").output)["title"] for product in held]
+    assert (titles[0], titles[1] == "iron kettle") == ("iron kettle", False)
     shown = json.loads(run(live, "show", "[new]", "--json").output)
     assert (shown["title"], shown["price"], shown["attributes"]) == (
         "zirconium teapot",

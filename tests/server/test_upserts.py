@@ -8,7 +8,7 @@ from vitrine.v1 import filter_pb2, product_pb2
 
 from ranker.upserts import Upsert
 from server.checks import Checks
-from server.upserts import Item, checked
+from server.upserts import Columns, Item, checked
 
 NOW = 1.7e9
 COLUMNS = {
@@ -20,6 +20,7 @@ COLUMNS = {
     "in_stock": "bool",
     "material": "string",
     "size": "number",
+    "weight": "number",
     "vegan": "bool",
 }
 
@@ -37,12 +38,12 @@ def value(given: str | float | bool) -> filter_pb2.Value:
 def read(*items: Item, columns: dict[str, str] = COLUMNS) -> tuple[list[Upsert], dict[str, str]]:
     """The upserts, and the descriptions of faults by field."""
     faults = Checks()
-    upserts = checked(items, NOW, columns, faults)
+    upserts = checked(items, NOW, Columns(columns, {"size"}), faults)
     return upserts, {fault.field: fault.description for fault in faults.violations}
 
 
 def test_a_product_is_read_as_a_catalogue_files_is() -> None:
-    given = {"material": "  suede ", "size": 42, "vegan": False}
+    given = {"material": "  suede ", "size": 42, "weight": 1.5, "vegan": False}
     made = item(
         id=" p ",
         title=" ＲＥＤ\tboot\n",
@@ -81,6 +82,8 @@ def test_what_is_not_said_is_no_value() -> None:
         ({"attributes": {"size": value(True)}}, "attributes[size]", "must be a number_value"),
         ({"attributes": {"size": value(math.nan)}}, "attributes[size]", "is not a finite number"),
         ({"attributes": {"size": value(math.inf)}}, "attributes[size]", "is not a finite number"),
+        ({"attributes": {"size": value(41.5)}}, "attributes[size]", "is 41.5; the column holds whole numbers"),
+        ({"attributes": {"size": value(-(2.0**63))}}, "attributes[size]", "whole numbers of 64 bits"),
         ({"attributes": {"material": value(1.0)}}, "attributes[material]", "must be a string_value"),
         ({"attributes": {"vegan": value("true")}}, "attributes[vegan]", "must be a bool_value"),
         ({"attributes": {"vegan": filter_pb2.Value()}}, "attributes[vegan]", "must be a bool_value"),
@@ -89,7 +92,7 @@ def test_what_is_not_said_is_no_value() -> None:
         (
             {"attributes": {"colour": value("red")}},
             "attributes[colour]",
-            "no such column; it has material, size, vegan",
+            "no such column; it has material, size, vegan, weight",
         ),
         ({"attributes": {"c" * 99: value("red")}}, f"attributes[{'c' * 64}]", "no such column"),
     ],
@@ -133,6 +136,6 @@ def test_of_many_columns_some_are_named() -> None:
     made = item(attributes={"colour": value("red")})
     many = {f"c{i:03}": "string" for i in range(500)} | COLUMNS
     (says,) = read(made, columns=many)[1].values()
-    assert says.endswith("c018, c019 and 483 more")
+    assert says.endswith("c018, c019 and 484 more")
     (says,) = read(made, columns={name: COLUMNS[name] for name in ("product_id", "title", "price")})[1].values()
     assert says.startswith("the live release has no further columns")

@@ -26,7 +26,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from vitrine.v1 import hit_pb2 as vitrine_dot_v1_dot_hit__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1evitrine/v1/admin_service.proto\x12\nvitrine.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x14vitrine/v1/hit.proto\"\x12\n\x10GetStatusRequest\"\xf8\x06\n\x11GetStatusResponse\x12&\n\x08versions\x18\x01 \x01(\x0b\x32\x14.vitrine.v1.Versions\x12.\n\nstart_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x35\n\x11release_load_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\'\n\x03now\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08products\x18\x05 \x01(\x03\x12\r\n\x05users\x18\x06 \x01(\x03\x12\x18\n\x10journal_sequence\x18\x07 \x01(\x03\x12\x12\n\nindex_kind\x18\x08 \x01(\t\x12\x14\n\x0cindex_recall\x18\t \x01(\x01\x12\x17\n\x0f\x65ncoder_backend\x18\n \x01(\t\x12\x0e\n\x06\x66usion\x18\x0b \x01(\t\x12H\n\x0e\x66ilter_columns\x18\x0c \x03(\x0b\x32\x30.vitrine.v1.GetStatusResponse.FilterColumnsEntry\x12\x19\n\x11vector_dimensions\x18\r \x01(\x05\x12\x1e\n\x16user_vector_dimensions\x18\x0e \x01(\x05\x12\x0f\n\x07waiting\x18\x0f \x01(\x05\x12\x15\n\rqueries_asked\x18\x10 \x01(\x03\x12\x16\n\x0equeries_cached\x18\x11 \x01(\x03\x12?\n\tfallbacks\x18\x12 \x03(\x0b\x32,.vitrine.v1.GetStatusResponse.FallbacksEntry\x12\x18\n\x10queries_by_table\x18\x13 \x01(\x03\x12$\n\x1cproducts_with_live_inventory\x18\x14 \x01(\x03\x12\x18\n\x10products_deleted\x18\x15 \x01(\x03\x12\x16\n\x0eproducts_added\x18\x16 \x01(\x03\x12\x18\n\x10products_pending\x18\x17 \x01(\x03\x12\r\n\x05rules\x18\x18 \x01(\x03\x12\x14\n\x0crules_faults\x18\x19 \x03(\t\x1a\x34\n\x12\x46ilterColumnsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a\x30\n\x0e\x46\x61llbacksEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\x32X\n\x0c\x41\x64minService\x12H\n\tGetStatus\x12\x1c.vitrine.v1.GetStatusRequest\x1a\x1d.vitrine.v1.GetStatusResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1evitrine/v1/admin_service.proto\x12\nvitrine.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x14vitrine/v1/hit.proto\"\x12\n\x10GetStatusRequest\"\x92\x07\n\x11GetStatusResponse\x12&\n\x08versions\x18\x01 \x01(\x0b\x32\x14.vitrine.v1.Versions\x12.\n\nstart_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x35\n\x11release_load_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\'\n\x03now\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08products\x18\x05 \x01(\x03\x12\r\n\x05users\x18\x06 \x01(\x03\x12\x18\n\x10journal_sequence\x18\x07 \x01(\x03\x12\x12\n\nindex_kind\x18\x08 \x01(\t\x12\x14\n\x0cindex_recall\x18\t \x01(\x01\x12\x17\n\x0f\x65ncoder_backend\x18\n \x01(\t\x12\x0e\n\x06\x66usion\x18\x0b \x01(\t\x12H\n\x0e\x66ilter_columns\x18\x0c \x03(\x0b\x32\x30.vitrine.v1.GetStatusResponse.FilterColumnsEntry\x12\x19\n\x11vector_dimensions\x18\r \x01(\x05\x12\x1e\n\x16user_vector_dimensions\x18\x0e \x01(\x05\x12\x0f\n\x07waiting\x18\x0f \x01(\x05\x12\x15\n\rqueries_asked\x18\x10 \x01(\x03\x12\x16\n\x0equeries_cached\x18\x11 \x01(\x03\x12?\n\tfallbacks\x18\x12 \x03(\x0b\x32,.vitrine.v1.GetStatusResponse.FallbacksEntry\x12\x18\n\x10queries_by_table\x18\x13 \x01(\x03\x12$\n\x1cproducts_with_live_inventory\x18\x14 \x01(\x03\x12\x18\n\x10products_deleted\x18\x15 \x01(\x03\x12\x16\n\x0eproducts_added\x18\x16 \x01(\x03\x12\x18\n\x10products_pending\x18\x17 \x01(\x03\x12\x18\n\x10products_changed\x18\x1a \x01(\x03\x12\r\n\x05rules\x18\x18 \x01(\x03\x12\x14\n\x0crules_faults\x18\x19 \x03(\t\x1a\x34\n\x12\x46ilterColumnsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a\x30\n\x0e\x46\x61llbacksEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\x32X\n\x0c\x41\x64minService\x12H\n\tGetStatus\x12\x1c.vitrine.v1.GetStatusRequest\x1a\x1d.vitrine.v1.GetStatusResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -40,11 +40,11 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETSTATUSREQUEST']._serialized_start=101
   _globals['_GETSTATUSREQUEST']._serialized_end=119
   _globals['_GETSTATUSRESPONSE']._serialized_start=122
-  _globals['_GETSTATUSRESPONSE']._serialized_end=1010
-  _globals['_GETSTATUSRESPONSE_FILTERCOLUMNSENTRY']._serialized_start=908
-  _globals['_GETSTATUSRESPONSE_FILTERCOLUMNSENTRY']._serialized_end=960
-  _globals['_GETSTATUSRESPONSE_FALLBACKSENTRY']._serialized_start=962
-  _globals['_GETSTATUSRESPONSE_FALLBACKSENTRY']._serialized_end=1010
-  _globals['_ADMINSERVICE']._serialized_start=1012
-  _globals['_ADMINSERVICE']._serialized_end=1100
+  _globals['_GETSTATUSRESPONSE']._serialized_end=1036
+  _globals['_GETSTATUSRESPONSE_FILTERCOLUMNSENTRY']._serialized_start=934
+  _globals['_GETSTATUSRESPONSE_FILTERCOLUMNSENTRY']._serialized_end=986
+  _globals['_GETSTATUSRESPONSE_FALLBACKSENTRY']._serialized_start=988
+  _globals['_GETSTATUSRESPONSE_FALLBACKSENTRY']._serialized_end=1036
+  _globals['_ADMINSERVICE']._serialized_start=1038
+  _globals['_ADMINSERVICE']._serialized_end=1126
 # @@protoc_insertion_point(module_scope)

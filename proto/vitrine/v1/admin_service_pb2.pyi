@@ -15,7 +15,7 @@ class GetStatusRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class GetStatusResponse(_message.Message):
-    __slots__ = ("versions", "start_time", "release_load_time", "now", "products", "users", "journal_sequence", "index_kind", "index_recall", "encoder_backend", "fusion", "filter_columns", "vector_dimensions", "user_vector_dimensions", "waiting", "queries_asked", "queries_cached", "fallbacks", "queries_by_table", "products_with_live_inventory", "products_deleted", "products_added", "products_pending", "rules", "rules_faults")
+    __slots__ = ("versions", "start_time", "release_load_time", "now", "products", "users", "journal_sequence", "index_kind", "index_recall", "encoder_backend", "fusion", "filter_columns", "vector_dimensions", "user_vector_dimensions", "waiting", "queries_asked", "queries_cached", "fallbacks", "queries_by_table", "products_with_live_inventory", "products_deleted", "products_added", "products_pending", "products_changed", "rules", "rules_faults")
     class FilterColumnsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -53,6 +53,7 @@ class GetStatusResponse(_message.Message):
     PRODUCTS_DELETED_FIELD_NUMBER: _ClassVar[int]
     PRODUCTS_ADDED_FIELD_NUMBER: _ClassVar[int]
     PRODUCTS_PENDING_FIELD_NUMBER: _ClassVar[int]
+    PRODUCTS_CHANGED_FIELD_NUMBER: _ClassVar[int]
     RULES_FIELD_NUMBER: _ClassVar[int]
     RULES_FAULTS_FIELD_NUMBER: _ClassVar[int]
     versions: _hit_pb2.Versions
@@ -78,6 +79,7 @@ class GetStatusResponse(_message.Message):
     products_deleted: int
     products_added: int
     products_pending: int
+    products_changed: int
     rules: int
     rules_faults: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, versions: _Optional[_Union[_hit_pb2.Versions, _Mapping]] = ..., start_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., release_load_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., now: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., products: _Optional[int] = ..., users: _Optional[int] = ..., journal_sequence: _Optional[int] = ..., index_kind: _Optional[str] = ..., index_recall: _Optional[float] = ..., encoder_backend: _Optional[str] = ..., fusion: _Optional[str] = ..., filter_columns: _Optional[_Mapping[str, str]] = ..., vector_dimensions: _Optional[int] = ..., user_vector_dimensions: _Optional[int] = ..., waiting: _Optional[int] = ..., queries_asked: _Optional[int] = ..., queries_cached: _Optional[int] = ..., fallbacks: _Optional[_Mapping[str, int]] = ..., queries_by_table: _Optional[int] = ..., products_with_live_inventory: _Optional[int] = ..., products_deleted: _Optional[int] = ..., products_added: _Optional[int] = ..., products_pending: _Optional[int] = ..., rules: _Optional[int] = ..., rules_faults: _Optional[_Iterable[str]] = ...) -> None: ...
+    def __init__(self, versions: _Optional[_Union[_hit_pb2.Versions, _Mapping]] = ..., start_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., release_load_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., now: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., products: _Optional[int] = ..., users: _Optional[int] = ..., journal_sequence: _Optional[int] = ..., index_kind: _Optional[str] = ..., index_recall: _Optional[float] = ..., encoder_backend: _Optional[str] = ..., fusion: _Optional[str] = ..., filter_columns: _Optional[_Mapping[str, str]] = ..., vector_dimensions: _Optional[int] = ..., user_vector_dimensions: _Optional[int] = ..., waiting: _Optional[int] = ..., queries_asked: _Optional[int] = ..., queries_cached: _Optional[int] = ..., fallbacks: _Optional[_Mapping[str, int]] = ..., queries_by_table: _Optional[int] = ..., products_with_live_inventory: _Optional[int] = ..., products_deleted: _Optional[int] = ..., products_added: _Optional[int] = ..., products_pending: _Optional[int] = ..., products_changed: _Optional[int] = ..., rules: _Optional[int] = ..., rules_faults: _Optional[_Iterable[str]] = ...) -> None: ...

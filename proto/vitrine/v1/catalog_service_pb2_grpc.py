@@ -90,11 +90,11 @@ class CatalogServiceServicer(object):
         """Add products, or replace what is known of them. All items or none: they are on disk before this returns.
 
         A product that the live release does not hold is found by the next Search, Recommend and Similar, as one that
-        nobody has engaged with yet. Of a product that it holds, price and stock count in the next answer, and all else
-        with the next release: `vitrine refresh` and `vitrine rebuild` take up every upsert that is later than the catalogue
-        file. From that release on, a column that is not given has no value; price and stock that were set since stay. A
-        product that was deleted before is listed again. A newer catalogue file overrules what was upserted before it, and
-        drops what it does not hold.
+        nobody has engaged with yet. A product that it holds is so in them as it is said to be now, and what was done with it
+        still counts. A column that is not given has no value; price and stock that were set since the catalogue file stay.
+        A product that was deleted before is listed again. `vitrine refresh` and `vitrine rebuild` take up every upsert that
+        is later than the catalogue file. A newer catalogue file overrules what was upserted before it, and drops what it
+        does not hold.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
