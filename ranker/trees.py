@@ -1,4 +1,4 @@
-"""The LightGBM ranker over the feature matrix: LambdaMART, or cross-entropy where every row was answered."""
+"""The LightGBM ranker over the feature matrix: LambdaMART, or cross-entropy where every row was answered or shown."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -34,7 +34,8 @@ class Rows(NamedTuple):
     """All rows of some lists: features, grades, the lists' lengths, and scores that the trees are to correct.
 
     `answered`: every row was judged or rated, so that a grade of 0 means no, not that nobody was asked. `wanted` are
-    the lists' answers where their gains are weighed (`ranker.examination`).
+    the lists' answers where their gains are weighed, and `looks` how often the place of each row is looked at, where
+    every row was shown at one and not all places are alike (`ranker.examination`).
     """
 
     features: Floats
@@ -43,37 +44,47 @@ class Rows(NamedTuple):
     start: Doubles | None = None
     answered: bool = False
     wanted: Answers | None = None
+    looks: Doubles | None = None
 
 
 def rows_of(examples: Sequence[Example]) -> Rows:
     """All rows of the examples."""
+    weights = [example.weights for example in examples if example.weights is not None]
+    shown = len(weights) == len(examples) and np.ptp(np.concatenate(weights)) > 0
     return Rows(
         np.concatenate([example.features for example in examples]),
         np.concatenate([example.grades for example in examples]),
         [len(example.rows) for example in examples],
         answered=all(example.answered for example in examples),
-        wanted=answers(examples, np.inf) if any(example.weights is not None for example in examples) else None,
+        wanted=answers(examples, np.inf) if weights else None,
+        looks=1.0 / np.concatenate(weights) if shown else None,
     )
 
 
 def fit_trees(train: Rows, later: Rows, names: Sequence[str], config: RankerConfig) -> lgb.Booster:
     """Trees on `train`, stopped where they are best on `later`.
 
-    Lists drawn from recall or logged: LambdaMART (Burges 2010), which learns from pairs within a list. Where `train`
-    holds the places its rows were shown at, LightGBM estimates a bias for each place beside the trees (lambdarank with
-    positions), and the trees themselves see every row at the first place, as in serving. By plain clicks of `later`
-    they would seem the worse the more of that bias they leave out, so those count there as its weights say. Lists in
-    which every row was answered: cross-entropy on the gain, since such short lists have few pairs and their grades
-    compare across lists.
+    Lists drawn from recall: LambdaMART (Burges 2010), which learns from pairs within a list. Lists in which every row
+    was answered: cross-entropy on the gain, since such short lists have few pairs and their grades compare across
+    lists. Lists that were shown, where it is known how often their places are looked at: cross-entropy on the gain too,
+    and the trees begin at the log of that, so they learn what is left when a place's share is taken out of a click (the
+    examination hypothesis, Richardson et al., WWW 2007). Where not all lists were shown, or places did not tell:
+    LambdaMART with a bias for each place beside the trees (lambdarank with positions), stopped by clicks that count as
+    their weights say, since by plain ones of `later` trees seem the worse the more of that bias they leave out. The
+    trees see every row at the first place, as in serving.
     """
     levels = np.unique(np.concatenate([train.grades, later.grades]))
-    answered = train.answered and later.answered
-    sets = [_dataset(rows, levels, names, answered=answered) for rows in (train, later)]
+    pointwise = _pointwise(train) and _pointwise(later)
+    sets = [_dataset(rows, levels, names, pointwise=pointwise) for rows in (train, later)]
     stop = [lgb.early_stopping(config.tree_patience, verbose=False)] if config.tree_patience else []
-    parameters, told = _parameters(levels, config, answered=answered), None
-    if later.wanted is not None:
+    parameters, told = _parameters(levels, config, pointwise=pointwise), None
+    if later.wanted is not None and not pointwise:
         parameters["metric"], told = "None", partial(_weighed_ndcg, later.wanted)
     return lgb.train(parameters, sets[0], config.trees, valid_sets=[sets[1]], feval=told, callbacks=stop)
+
+
+def _pointwise(rows: Rows) -> bool:
+    return rows.answered or rows.looks is not None
 
 
 def _weighed_ndcg(wanted: Answers, scores: Array, _: lgb.Dataset) -> tuple[str, float, bool]:
@@ -85,27 +96,37 @@ def _weighed_ndcg(wanted: Answers, scores: Array, _: lgb.Dataset) -> tuple[str, 
 def grow_trees(train: Rows, rounds: int, names: Sequence[str], config: RankerConfig) -> lgb.Booster:
     """So many trees on `train`, as `fit_trees` grows them."""
     levels = np.unique(train.grades)
-    parameters = _parameters(levels, config, answered=train.answered)
-    return lgb.train(parameters, _dataset(train, levels, names, answered=train.answered), rounds)
+    parameters = _parameters(levels, config, pointwise=_pointwise(train))
+    return lgb.train(parameters, _dataset(train, levels, names, pointwise=_pointwise(train)), rounds)
 
 
-def _dataset(rows: Rows, levels: Array, names: Sequence[str], *, answered: bool) -> lgb.Dataset:
-    label = _shares if answered else _levels
+def _dataset(rows: Rows, levels: Array, names: Sequence[str], *, pointwise: bool) -> lgb.Dataset:
+    labels = (_shares if pointwise else _levels)(rows.grades, levels)
     made = lgb.Dataset(
         placed(rows.features, FIRST_PLACE),
-        label(rows.grades, levels),
+        labels,
         group=np.array(rows.lengths),
-        init_score=rows.start,
+        init_score=_start(rows, labels) if pointwise else rows.start,
         feature_name=list(names),
     )
     places = np.rint(np.exp(rows.features[:, list(names).index("position")])).astype(np.int64)
-    if np.ptp(places) > 0:
+    if np.ptp(places) > 0 and not pointwise:
         made.set_position(places)
     return made
 
 
-def _parameters(levels: Array, config: RankerConfig, *, answered: bool) -> dict[str, Any]:
-    objective = _POINTWISE if answered else _LISTWISE | {"label_gain": gains(levels).tolist()}
+def _start(rows: Rows, labels: Array) -> Doubles | None:
+    """The log-odds that cross-entropy starts from: of the looks at each row's place, as far as they are known."""
+    if rows.looks is None:
+        return rows.start
+    # LightGBM starts from the mean by itself only where it is given nothing to start from.
+    mean = labels.mean().clip(1e-6, 1 - 1e-6)
+    start = np.log(mean / (1.0 - mean)) if rows.start is None else rows.start
+    return np.asarray(start + np.log(rows.looks / rows.looks.mean()), np.float64)
+
+
+def _parameters(levels: Array, config: RankerConfig, *, pointwise: bool) -> dict[str, Any]:
+    objective = _POINTWISE if pointwise else _LISTWISE | {"label_gain": gains(levels).tolist()}
     return _COMMON | objective | {"num_leaves": config.leaves, "seed": config.seed}
 
 

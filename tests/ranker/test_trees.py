@@ -1,4 +1,4 @@
-"""LambdaMART on a toy whose order is known."""
+"""The trees on toys whose order is known."""
 
 from collections.abc import Sequence
 
@@ -7,10 +7,12 @@ import pytest
 
 from ranker import ranked
 from ranker.config import RankerConfig
-from ranker.features import NAMES
+from ranker.examples import Example
+from ranker.features import NAMES, Context
+from ranker.history import EMPTY
 from ranker.metrics import ndcg
 from ranker.ranked import Answers
-from ranker.trees import Rows, fit_trees, score
+from ranker.trees import Rows, fit_trees, grow_trees, rows_of, score
 
 LIST = 12
 SIGNAL, NOISE, POSITION = (NAMES.index(name) for name in ("bm25", "log_price", "position"))
@@ -182,3 +184,89 @@ def test_where_trees_stop_is_told_by_weighed_gains(config: RankerConfig) -> None
     by_number = [measured(trees) for trees in range(1, fitted.current_iteration() + 1)]
     assert fitted.best_iteration == int(np.argmax(by_number)) + 1
     assert fitted.best_score["valid_0"]["ndcg@10"] == pytest.approx(max(by_number))
+
+
+def shown(count: int, seed: int) -> Rows:
+    """The same, where it is known how often their places are looked at."""
+    rows = clicked(count, seed)
+    return rows._replace(looks=np.exp(-rows.features[:, POSITION].astype(float)))
+
+
+def test_where_looks_are_known_trees_learn_what_is_left_of_clicks(config: RankerConfig) -> None:
+    config = config.model_copy(update={"trees": 200, "tree_patience": 20})
+    test = lists(100, 2)
+    fitted = fit_trees(shown(400, 0), shown(200, 1), NAMES, config)
+    gain = fitted.feature_importance("gain")
+    assert gain[POSITION] == 0
+    assert gain[NOISE] < 0.15 * gain[SIGNAL]
+    unaware = [clicked(400, 0), clicked(200, 1)]
+    for rows in unaware:
+        rows.features[:, POSITION] = 0.0
+    blind = fit_trees(*unaware, NAMES, config)
+    assert mean_ndcg(score(fitted, test.features), test) > mean_ndcg(score(blind, test.features), test) + 0.03
+    # They grow until what is not looked at at later places is no better explained, not until plain clicks are.
+    assert 20 < fitted.best_iteration < 200
+    assert "ndcg@10" not in fitted.best_score["valid_0"]
+
+
+def test_scores_of_shown_lists_rise_as_the_log_odds_of_a_look(config: RankerConfig) -> None:
+    config = config.model_copy(update={"trees": 300, "tree_patience": 20})
+    fitted = fit_trees(shown(2_000, 0), shown(500, 1), NAMES, config)
+    test = clicked(200, 2).features
+    scores, signal = score(fitted, test), test[:, SIGNAL]
+    middle = np.abs(signal) < 1
+    slope, _ = np.polyfit(signal[middle], scores[middle], 1)
+    # A click at a look has log-odds of twice the signal; shares of it, which are what is added up here, a little less.
+    assert 1.0 < slope < 2.2
+    assert np.corrcoef(signal, scores)[0, 1] > 0.9
+
+
+def test_trees_of_shown_lists_correct_what_they_start_from_too(config: RankerConfig) -> None:
+    config = config.model_copy(update={"trees": 200})
+    train, later = (
+        rows._replace(start=3.0 * rows.features[:, NOISE].astype(float)) for rows in (shown(400, 0), shown(100, 1))
+    )
+    corrected = fit_trees(train, later, NAMES, config)
+    test = lists(100, 2)
+    start = 3.0 * test.features[:, NOISE].astype(float)
+    assert mean_ndcg(start + score(corrected, test.features), test) > mean_ndcg(start, test) + 0.1
+
+
+def listed(rows: Rows, weights: np.ndarray | None, *, answered: bool = False) -> list[Example]:
+    """The rows as examples of one list each."""
+    context = Context(0.0, EMPTY)
+    nothing = np.zeros(0)
+    return [
+        Example(
+            context,
+            np.arange(LIST),
+            rows.features[part],
+            rows.grades[part],
+            nothing,
+            nothing,
+            answered,
+            None if weights is None else np.arange(1, LIST + 1),
+            None if weights is None else weights,
+        )
+        for part in (slice(start, start + LIST) for start in range(0, len(rows.grades), LIST))
+    ]
+
+
+def test_looks_are_known_where_all_lists_were_shown_and_places_differ() -> None:
+    rows = clicked(3, 0)
+    worth = np.arange(1.0, LIST + 1)
+    np.testing.assert_allclose(rows_of(listed(rows, worth)).looks, np.tile(1 / worth, 3))
+    alike, unknown = listed(rows, np.ones(LIST)), listed(rows, None)
+    assert rows_of(alike).looks is None
+    assert rows_of(unknown).looks is None
+    mixed = rows_of([*listed(rows, worth), *unknown])
+    assert (mixed.looks, mixed.wanted is None) == (None, False)
+
+
+def test_lists_that_were_not_all_shown_are_ranked_by_pairs(config: RankerConfig) -> None:
+    """A product that was not on any page was not declined."""
+    for train, later in ((shown(60, 0), clicked(40, 1)), (clicked(60, 0), shown(40, 1))):
+        told = fit_trees(train, later, NAMES, config).model_to_string()
+        assert "objective=lambdarank" in told
+    assert "objective=cross_entropy" in fit_trees(shown(60, 0), shown(40, 1), NAMES, config).model_to_string()
+    assert "objective=cross_entropy" in grow_trees(shown(60, 0), 3, NAMES, config).model_to_string()
