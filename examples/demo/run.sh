@@ -37,10 +37,10 @@ first=$($vitrine search "waterproof hiking boots" --json --address $address -n 1
 $vitrine product set "$first" --price 999 --out-of-stock --address $address
 $vitrine search "waterproof hiking boots" --max-price 900 --in-stock --address $address -n 3
 
-say "A new product: found at once, and put in front by a rule of examples/demo/rules.toml"
-printf 'product_id,title,price,in_stock\nNEW1,Zephyrix carbon hiking poles,49.90,true\n' >demo/new.csv
+say "A new product and another title: found at once, and the new one put in front by a rule of examples/demo/rules.toml"
+printf 'product_id,title,price,in_stock\nNEW1,Zephyrix carbon hiking poles,49.90,true\n%s,Zephyrix ridge boots,99.90,true\n' "$first" >demo/new.csv
 $vitrine product upsert demo/new.csv --address $address
-$vitrine search "zephyrix poles" --address $address -n 3
+$vitrine search "zephyrix" --address $address -n 3
 $vitrine search "hiking boots" --address $address -n 3
 
 say "Stopped. Data and store are in demo/; \`vitrine --help\` shows what else there is."
