@@ -195,7 +195,10 @@ def shown(count: int, seed: int) -> Rows:
 def test_where_looks_are_known_trees_learn_what_is_left_of_clicks(config: RankerConfig) -> None:
     config = config.model_copy(update={"trees": 200, "tree_patience": 20})
     test = lists(100, 2)
-    fitted = fit_trees(shown(400, 0), shown(200, 1), NAMES, config)
+    # As all logged lists, they know what their clicks count.
+    later, none = shown(200, 1), np.zeros(200, np.int64)
+    wanted = Answers(np.full(200, LIST), later.grades, later.grades > 0, none, np.ones(200), np.ones(200), none)
+    fitted = fit_trees(shown(400, 0), later._replace(wanted=wanted), NAMES, config)
     gain = fitted.feature_importance("gain")
     assert gain[POSITION] == 0
     assert gain[NOISE] < 0.15 * gain[SIGNAL]
