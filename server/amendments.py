@@ -75,7 +75,10 @@ def _admitted(state: "State", upserts: Sequence[Upsert]) -> list[str]:
 
 
 def _different(first: "State", upserts: Iterable[Upsert]) -> list[str]:
-    """The products of which an upsert says something that the release does not, price and stock apart."""
+    """The products of which an upsert says something that the release does not, or lacks something that it has.
+
+    Another price or stock is not such: what is said of them counts in any case.
+    """
     said = {each.product_id: each for each in upserts}
     messages = rendered(pl.DataFrame(_table(list(said.values()), first.snapshot.products)))
     built, row_of = first.snapshot.rendered, first.row_of
@@ -83,15 +86,17 @@ def _different(first: "State", upserts: Iterable[Upsert]) -> list[str]:
         product
         for product, message in zip(said, messages, strict=True)
         if (row := row_of.get(product)) is None
-        or _lasting(built.product(row)) != _lasting(product_pb2.Product.FromString(message))
+        or _otherwise(built.product(row), product_pb2.Product.FromString(message))
     ]
 
 
-def _lasting(product: product_pb2.Product) -> product_pb2.Product:
-    """A product without what is live of any product."""
+def _otherwise(was: product_pb2.Product, said: product_pb2.Product) -> bool:
+    """Whether a product is said to be otherwise; both are changed. A price or stock that is said is live of any."""
     for field in ("price", "in_stock"):
-        product.ClearField(field)
-    return product
+        if said.HasField(field):
+            was.ClearField(field)
+            said.ClearField(field)
+    return bool(was != said)
 
 
 def _with_vectors(first: "State", upserts: Sequence[Upsert]) -> list[Upsert]:

@@ -1,5 +1,6 @@
 """Products of the release that are said anew: the next answer has them so, and what was done with them still counts."""
 
+import itertools
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -190,6 +191,18 @@ def test_price_and_stock_that_are_not_said_are_unknown_unless_they_were_set(serv
     server.set(catalog_service_pb2.SetInventoryRequest(items=[item(product_id=first, price=5.0)]))
     assert product(server, first) == Product(id=first, title="zephyrix lamp", price=5.0, in_stock=False)
     assert first in ids(server.search(cheap))
+
+
+def test_a_price_or_stock_that_is_not_said_is_unknown_under_the_old_title_too(server: Running, shop: Shop) -> None:
+    known = (product(server, name) for name in server.live.state.snapshot.ids)
+    first, second = itertools.islice((each for each in known if each.HasField("price") and each.in_stock), 2)
+    first.ClearField("price")
+    second.ClearField("in_stock")
+    assert list(upsert(server, first, second).pending_product_ids) == []
+    assert (product(server, first.id), product(server, second.id)) == (first, second)
+    live, _ = shop.refresh()
+    server.swap(live)
+    assert (product(server, first.id), product(server, second.id)) == (first, second)
 
 
 def test_every_process_and_a_restart_have_it(
