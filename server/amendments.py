@@ -1,7 +1,7 @@
 """Products as they were said anew since the release: an upsert counts in the next answer."""
 
 from collections import ChainMap
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -57,8 +57,9 @@ def with_upserts(state: "State", upserts: Sequence[Upsert], config: IndexerConfi
     later = {each.product_id: each for each in upserts if each.time > state.assortment.since}
     if not later:
         return state
-    admitted = _admitted(state, list(later.values()))
-    known = {product: (later.get(product) or state.upserts[product]) for product in admitted}
+    admitted = [later.get(product) or state.upserts[product] for product in _admitted(state, list(later.values()))]
+    # Kept with their vectors: each further upsert wants them again.
+    known = {each.product_id: each for each in _with_vectors(state.first, admitted)}
     waiting = _different(state.first, [each for each in later.values() if each.product_id not in known])
     pending = state.pending - later.keys() | set(waiting)
     state = replace(state, upserts=known, pending=pending, released=state.first)
@@ -74,20 +75,21 @@ def _admitted(state: "State", upserts: Sequence[Upsert]) -> list[str]:
     return [*changed, *[product for product in every if product not in held][:MOST_NEW]]
 
 
-def _different(first: "State", upserts: Iterable[Upsert]) -> list[str]:
+def _different(first: "State", upserts: Sequence[Upsert]) -> list[str]:
     """The products of which an upsert says something that the release does not, or lacks something that it has.
 
     Another price or stock is not such: what is said of them counts in any case.
     """
-    said = {each.product_id: each for each in upserts}
-    messages = rendered(pl.DataFrame(_table(list(said.values()), first.snapshot.products)))
+    messages = rendered(pl.DataFrame(_table(upserts, first.snapshot.products)))
     built, row_of = first.snapshot.rendered, first.row_of
-    return [
-        product
-        for product, message in zip(said, messages, strict=True)
-        if (row := row_of.get(product)) is None
+    different = (
+        each.product_id
+        for each, message in zip(upserts, messages, strict=True)
+        if (row := row_of.get(each.product_id)) is None
         or _otherwise(built.product(row), product_pb2.Product.FromString(message))
-    ]
+    )
+    # Of requests that came together several may say something of a product.
+    return list(dict.fromkeys(different))
 
 
 def _otherwise(was: product_pb2.Product, said: product_pb2.Product) -> bool:
@@ -111,6 +113,7 @@ def _with_vectors(first: "State", upserts: Sequence[Upsert]) -> list[Upsert]:
 
 
 def _amended(state: "State", upserts: Sequence[Upsert], config: IndexerConfig) -> "State":
+    """A state with these upserts, which have their vectors."""
     first = state.first
     snapshot, row_of = first.snapshot, first.snapshot.row_of
     held = sorted((each for each in upserts if each.product_id in row_of), key=lambda upsert: row_of[upsert.product_id])
@@ -120,7 +123,7 @@ def _amended(state: "State", upserts: Sequence[Upsert], config: IndexerConfig) -
     said = [*held, *new]
     rows = AmendedRows(np.array([every_row[each.product_id] for each in said], np.int64), len(snapshot))
     table = _table(said, snapshot.products)
-    vectors = np.array([each.vector for each in _with_vectors(first, said)], np.float32)
+    vectors = np.array([each.vector for each in said], np.float32)
     products = pl.DataFrame(table)
     worded = [name for name in config.text_columns if name in products.columns]
     texts = searched_texts(products, worded).to_list()

@@ -338,3 +338,20 @@ def test_only_titles_that_get_a_row_are_embedded(server: Running, monkeypatch: p
     assert list(upsert(server, further).pending_product_ids) == [further.id]
     upsert(server, Product(id="n1", title="t1 anew"), Product(id="n3", title="t3"))
     assert encoded == ["a", "t0", "t1", "t1 anew"]
+
+
+def test_a_title_is_embedded_once(server: Running) -> None:
+    """Whoever said it, and however many come after it: answers wait for further ones."""
+    encoded = server.trained.encoder.encoded  # type: ignore[attr-defined]
+    state, moment = server.live.state, round(time.time() * 1e6)
+    name, vector = state.snapshot.ids[0], np.ones(state.encoder.dimensions, np.float32)
+    old = {"title": product(server, name).title}
+    del encoded[:]
+    server.live.journal.upsert([Upsert("theirs", moment, {"title": "zephyrix lamp"}, "another encoder", vector)])
+    changed, outdated = Upsert(name, moment, {"title": "zephyrix shade"}), Upsert(name, moment - 1, old)
+    server.live.upsert([[changed], [outdated]])
+    assert sorted(encoded) == ["zephyrix lamp", "zephyrix shade"]
+    # Other processes find it in the journal.
+    assert [each.vector is not None for each in server.live.journal.upserts() if each.product_id == name] == [True]
+    upsert(server, LAMP)
+    assert sorted(encoded) == ["zephyrix lamp", "zephyrix lamp", "zephyrix shade"]
