@@ -62,15 +62,20 @@ def with_upserts(state: "State", upserts: Sequence[Upsert], config: IndexerConfi
     known = {each.product_id: each for each in _with_vectors(state.first, admitted)}
     waiting = _different(state.first, [each for each in later.values() if each.product_id not in known])
     pending = state.pending - later.keys() | set(waiting)
+    before = state.upserts.keys()
     state = replace(state, upserts=known, pending=pending, released=state.first)
-    return _amended(state, list(known.values()), config) if later.keys() & known.keys() else state
+    return _amended(state, list(known.values()), config) if later.keys() & (known.keys() | before) else state
 
 
 def _admitted(state: "State", upserts: Sequence[Upsert]) -> list[str]:
-    """The products that a state has otherwise than its release, and behind them those that become such by upserts."""
-    known, held = state.upserts, state.first.row_of
-    others = _different(state.first, [each for each in upserts if each.product_id not in known])
-    every = [*known, *others]
+    """The products that a state has otherwise than its release, and behind them those that become such by upserts.
+
+    A product that is said to be as in the release again is none of them.
+    """
+    held, said = state.first.row_of, {each.product_id for each in upserts}
+    different = _different(state.first, upserts)
+    again = said.difference(different)
+    every = list(dict.fromkeys([*(product for product in state.upserts if product not in again), *different]))
     changed = [product for product in every if product in held][:MOST_CHANGED]
     return [*changed, *[product for product in every if product not in held][:MOST_NEW]]
 
@@ -116,6 +121,10 @@ def _amended(state: "State", upserts: Sequence[Upsert], config: IndexerConfig) -
     """A state with these upserts, which have their vectors."""
     first = state.first
     snapshot, row_of = first.snapshot, first.snapshot.row_of
+    if not upserts:
+        # Of products that came after the release none is ever taken back: there are no rows behind its own.
+        built = row_of, snapshot.products, first.model.catalogue.table, snapshot.rendered
+        return replace(state, model=first.model, row_of=row_of, assortment=state.assortment.amended(*built))
     held = sorted((each for each in upserts if each.product_id in row_of), key=lambda upsert: row_of[upsert.product_id])
     new = [each for each in upserts if each.product_id not in row_of]
     behind = {each.product_id: row for row, each in enumerate(new, len(snapshot))}

@@ -17,6 +17,7 @@ from harness import (
     Trained,
     at_most,
     channels,
+    content,
     copied,
     equals,
     ids,
@@ -27,6 +28,7 @@ from vitrine.v1 import admin_service_pb2, catalog_service_pb2, event_pb2, event_
 from indexer import tuned
 from ranker import features
 from ranker.space import all_in_space
+from server import amendments
 from server.live import Live
 
 Product = product_pb2.Product
@@ -244,3 +246,24 @@ def test_new_and_changed_products_come_together_and_are_changed_again(server: Ru
     assert set(ids(server.search(SearchRequest(query="zephyrix", page_size=3)))) == {first, "new", "newer"}
     assert ids(server.search(SearchRequest(query="quixotic")))[0] == popular
     assert (status(server).products_added, status(server).products_changed) == (2, 2)
+
+
+def test_a_product_that_is_as_in_the_release_again_is_no_changed_one(
+    server: Running, popular: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(amendments, "MOST_CHANGED", 2)
+    names = [name for name in server.live.state.snapshot.ids if name != popular]
+    was, other, third = (product(server, name) for name in (popular, *names[:2]))
+    words = SearchRequest(query=was.title, page_size=5)
+    before = content(server.search(words))
+    upsert(server, lamp(popular))
+    upsert(server, was)
+    assert (server.live.state.upserts, status(server).products_changed) == ({}, 0)
+    assert content(server.search(words)) == before
+    # It leaves room to others, and they stay where they are.
+    upsert(server, lamp(popular), lamp(other.id), Product(id="new", title="zephyrix shade"))
+    row = server.live.state.row_of["new"]
+    upsert(server, was)
+    assert list(upsert(server, lamp(third.id)).pending_product_ids) == []
+    assert product(server, other.id) == lamp(other.id)
+    assert (server.live.state.row_of["new"], status(server).products_changed) == (row, 2)
