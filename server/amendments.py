@@ -70,10 +70,13 @@ def with_upserts(state: "State", upserts: Sequence[Upsert], config: IndexerConfi
 def _admitted(state: "State", upserts: Sequence[Upsert]) -> list[str]:
     """The products that a state has otherwise than its release, and behind them those that become such by upserts.
 
-    A product that is said to be as in the release again is none of them.
+    A product that is said to be as in the release again is none of them. Where there are too many for all, those come
+    first that were such when they were written, and so have a vector: in the journal one that is said anew moves behind
+    those that waited meanwhile.
     """
     held, said = state.first.row_of, {each.product_id for each in upserts}
-    different = _different(state.first, upserts)
+    waited = {each.product_id for each in upserts if each.vector is None}
+    different = sorted(_different(state.first, upserts), key=waited.__contains__)
     again = said.difference(different)
     every = list(dict.fromkeys([*(product for product in state.upserts if product not in again), *different]))
     changed = [product for product in every if product in held][:MOST_CHANGED]

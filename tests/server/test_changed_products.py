@@ -267,3 +267,21 @@ def test_a_product_that_is_as_in_the_release_again_is_no_changed_one(
     assert list(upsert(server, lamp(third.id)).pending_product_ids) == []
     assert product(server, other.id) == lamp(other.id)
     assert (server.live.state.row_of["new"], status(server).products_changed) == (row, 2)
+
+
+def test_beyond_the_most_the_same_ones_are_found_by_every_process(
+    server: Running, start: Callable[..., Running], shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(amendments, "MOST_NEW", 1)
+    monkeypatch.setattr(amendments, "MOST_CHANGED", 1)
+    first, further = server.live.state.snapshot.ids[:2]
+    waiting = [further, "newer"]
+    for name in (first, "new", *waiting):
+        upsert(server, lamp(name))
+    # In the journal they are now behind those that wait.
+    assert list(upsert(server, lamp(first), lamp("new")).pending_product_ids) == []
+    server.stop()
+    again = start(shop.made)
+    for name in (first, "new"):
+        assert product(again, name) == lamp(name)
+    assert again.live.state.pending == {*waiting}
