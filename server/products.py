@@ -77,7 +77,7 @@ def upsert(
     certificate: Certificate = None,
     key: Key = None,
 ) -> None:
-    """Add the products of a file, or replace what is known of them; new ones are found at once.
+    """Add the products of a file, or replace what is known of them; new and changed ones are found so at once.
 
     Nothing is sent where a row cannot be used: exit code 3, and standard error has its line and reason.
     """
