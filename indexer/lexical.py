@@ -4,7 +4,7 @@ import copy
 import threading
 from array import array
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
@@ -110,9 +110,18 @@ class LexicalIndex:
         made = copy.copy(self)
         made._parts = [*self._parts, postings]
         made._stale = rows.mask if rows.replaced else None
-        made._spell_by(self._speller.knowing(dict(zip(postings.numbers, frequencies, strict=True))))
+        gone = self._only_in(rows) - postings.numbers.keys() if rows.replaced else frozenset()
+        made._spell_by(self._speller.knowing(dict(zip(postings.numbers, frequencies, strict=True)), gone))
         made._room_for(rows.total)
         return made
+
+    def _only_in(self, rows: AmendedRows) -> Set[str]:
+        """The words that no text has but those of these rows, as they were built."""
+        built = self._parts[0]
+        places = np.flatnonzero(rows.mask[built.rows])
+        numbers, counts = np.unique(np.searchsorted(built.offsets, places, side="right") - 1, return_counts=True)
+        every = list(built.numbers)
+        return {every[number] for number in numbers[counts == np.diff(built.offsets)[numbers]].tolist()}
 
     def _postings_of(self, of: Ints, counted: Sequence[Counter[str]]) -> _Postings:
         """Of the texts of some rows, given as how often each word stands in them."""

@@ -3,7 +3,7 @@
 import copy
 import re
 from collections import ChainMap
-from collections.abc import Mapping, MutableMapping, Sequence
+from collections.abc import Mapping, MutableMapping, Sequence, Set
 from itertools import pairwise
 
 import numpy as np
@@ -25,15 +25,16 @@ class Speller:
 
     def __init__(self, frequencies: MutableMapping[str, int]) -> None:
         self._frequencies = frequencies
+        self._gone: Set[str] = frozenset()
         self._words = [word for word in frequencies if word.isalpha() and _SHORTEST_PART <= len(word) <= _LONGEST]
         self._lengths = np.array([len(word) for word in self._words], np.int8)
         self._letters = np.array([_letters(word) for word in self._words], np.uint32)
 
-    def knowing(self, frequencies: Mapping[str, int]) -> "Speller":
-        """A speller that knows further tokens too; of a token that is known already nothing changes."""
+    def knowing(self, frequencies: Mapping[str, int], gone: Set[str] = frozenset()) -> "Speller":
+        """A speller that knows further tokens too, and none that is `gone`; of one that is known nothing changes."""
         further = Speller({word: count for word, count in frequencies.items() if word not in self._frequencies})
         made = copy.copy(self)
-        made._frequencies = ChainMap(further._frequencies, self._frequencies)
+        made._frequencies, made._gone = ChainMap(further._frequencies, self._frequencies), gone
         made._words = [*self._words, *further._words]
         made._lengths = np.concatenate([self._lengths, further._lengths])
         made._letters = np.concatenate([self._letters, further._letters])
@@ -54,7 +55,7 @@ class Speller:
         return word if tuple(meant) == (typed,) else " ".join(meant)
 
     def _meant(self, word: str) -> Sequence[str]:
-        if word in self._frequencies or not word.isalpha() or not _SHORTEST <= len(word) <= _LONGEST:
+        if self._knows(word) or not word.isalpha() or not _SHORTEST <= len(word) <= _LONGEST:
             return (word,)
         distance, nearest = self._nearest(word)
         if distance == 1:
@@ -69,7 +70,7 @@ class Speller:
         most = 2 if len(word) >= _TWO_WRONG else 1
         unlike = np.bitwise_count(self._letters ^ np.uint32(_letters(word)))
         places = np.flatnonzero((unlike <= 2 * most) & (np.abs(self._lengths - len(word)) <= most))
-        near = [self._words[place] for place in places]
+        near = [word for word in map(self._words.__getitem__, places) if word not in self._gone]
         found = ((OSA.distance(word, other, score_cutoff=most), other) for other in near)
         within = [(distance, -self._frequencies[other], other) for distance, other in found if distance <= most]
         distance, _, nearest = min(within, default=(0, 0, ""))
@@ -83,12 +84,15 @@ class Speller:
         return best if self._rarer(best) else ()
 
     def _rarer(self, words: tuple[str, str]) -> int:
-        return min(self._frequencies.get(word, 0) for word in words)
+        return min(self._frequencies[word] if self._knows(word) else 0 for word in words)
 
     def _joined(self, words: Sequence[str]) -> list[str]:
         whole = [singular(first + second) for first, second in pairwise(words)]
         # Two sizes that stand side by side are no model number.
-        return [w for w in whole if len(w) >= _SHORTEST and not w.isdigit() and w in self._frequencies]
+        return [w for w in whole if len(w) >= _SHORTEST and not w.isdigit() and self._knows(w)]
+
+    def _knows(self, word: str) -> bool:
+        return word in self._frequencies and word not in self._gone
 
 
 def _letters(word: str) -> int:

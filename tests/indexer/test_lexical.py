@@ -244,3 +244,15 @@ def test_a_text_that_is_another_now_is_found_by_its_new_words_alone() -> None:
         np.testing.assert_allclose(found.scores, scores[found.rows], rtol=1e-6)
         assert now.search(query, 3, every == 3).rows.tolist() == [3] * bool(scores[3])
     assert index.search("quixotic", 5).rows.tolist() == []
+
+
+def test_a_word_that_only_stood_in_amended_texts_is_a_misspelt_one() -> None:
+    built = LexicalIndex.build(["zephirix lamp", "red lamp", "zephirix shade", "oak desk"])
+    one = built.amended(AmendedRows(np.array([0]), 4), ["zephyrix lamp"])
+    # Another text still has it.
+    assert one.search("zephirix", 9).rows.tolist() == [2]
+    both = built.amended(AmendedRows(np.array([0, 2, 4]), 4), ["zephyrix lamp", "zephyrix shade", "zephyrix cord"])
+    assert sorted(both.search("zephirix", 9).rows.tolist()) == [0, 2, 4]
+    assert both.mended("Zephirix") == "zephyrix"
+    again = built.amended(AmendedRows(np.array([0, 2, 4]), 4), ["a lamp", "a shade", "zephirix cord"])
+    assert again.search("zephirix", 9).rows.tolist() == [4]
