@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from server.state import State
 
 # Products that a state has behind its release's, and products of the release that it has otherwise. All of them are put
-# in again when one more comes: some 25 ms where the release has 100,000 products and 40 more for each thousand of them,
-# and answers wait for it.
+# in again when one more comes: 27 ms where the release has 100,000 products (53 where any is a changed one) and 20 to
+# 40 more for each thousand of them, and answers wait for it.
 MOST_NEW, MOST_CHANGED = 2_000, 1_000
 
 
