@@ -9,8 +9,9 @@ import numpy as np
 from indexer.arrays import Array, Floats, Ints, Mask
 from indexer.index import NOTHING, Neighbours, Searchable
 
-# An unmasked search that loses more than this share of what it found to amended rows is made again, under a mask.
-_MOST_LOST = 0.1
+# A search without a mask that loses more than this share of what it found, since that is not there any more, is made
+# again under one: under a mask that keeps nearly all it takes longer.
+MOST_LOST = 0.1
 
 
 class AmendedRows:
@@ -136,7 +137,7 @@ class AmendedIndex:
         """
         stale = self._stale[rows]
         lost = np.count_nonzero(stale, axis=1)
-        poor = np.flatnonzero(lost > _MOST_LOST * rows.shape[1])
+        poor = np.flatnonzero(lost > MOST_LOST * rows.shape[1])
         if len(poor):
             rows[poor], scores[poor] = self._index.search(queries[poor], rows.shape[1], ~self._stale[:-1])
             stale[poor], lost[poor] = False, 0

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from indexer.amended import MOST_LOST
 from indexer.arrays import Doubles, Floats, Ints, Mask
 from indexer.index import NOTHING, Searchable
 from indexer.lexical import LexicalIndex
@@ -17,9 +18,6 @@ from ranker.history import History
 # channels one may be at sea (an English encoder before Chinese titles), and then its long tail outvotes the other's
 # first places. Home Depot, first 10: 0.525 of the relevant found where 60 finds 0.512; first 100: no difference.
 _RRF = {"query": 10.0, "user": 60.0}
-
-# What is nearest is drawn again where more than this share of it is no longer listed.
-_MOST_LOST = 0.1
 
 # What a channel's reciprocal ranks count; a channel that is not named counts 1.
 Weights = Mapping[str, float]
@@ -170,7 +168,7 @@ def for_vectors(
         before = found[place]
         kept = shown[before.rows]
         found[place] = Channel(name, before.rows[kept], before.scores[kept])
-        if len(found[place].rows) < (1 - _MOST_LOST) * len(before.rows):
+        if len(found[place].rows) < (1 - MOST_LOST) * len(before.rows):
             poor[place] = shown
     again = _nearest(index, [vectors[place] for place in poor], k, list(poor.values()), name) if poor else []
     for place, channel in zip(poor, again, strict=True):

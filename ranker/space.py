@@ -1,7 +1,6 @@
 """The product space of a model: products, queries and users as vectors of one space, and the index that searches it."""
 
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +36,7 @@ class ProductSpace:
     index: Index
     amended: Amended | None = None
 
-    @cached_property
+    @property
     def all_vectors(self) -> Vectors:
         """Those of all rows."""
         return self.vectors if self.amended is None else self.amended

@@ -68,7 +68,7 @@ class State:
     @property
     def newcomers(self) -> int:
         """How many products came after the release."""
-        return len(self.row_of) - len(self.snapshot)
+        return len(self.model.space.all_vectors) - len(self.snapshot)
 
     def now(self) -> float:
         """The models' time, in Unix seconds."""

@@ -235,7 +235,7 @@ def test_trees_of_shown_lists_correct_what_they_start_from_too(config: RankerCon
     assert mean_ndcg(start + score(corrected, test.features), test) > mean_ndcg(start, test) + 0.1
 
 
-def listed(rows: Rows, weights: np.ndarray | None, *, answered: bool = False) -> list[Example]:
+def listed(rows: Rows, weights: np.ndarray | None) -> list[Example]:
     """The rows as examples of one list each."""
     context = Context(0.0, EMPTY)
     nothing = np.zeros(0)
@@ -247,7 +247,7 @@ def listed(rows: Rows, weights: np.ndarray | None, *, answered: bool = False) ->
             rows.grades[part],
             nothing,
             nothing,
-            answered,
+            False,
             None if weights is None else np.arange(1, LIST + 1),
             None if weights is None else weights,
         )

@@ -1,14 +1,12 @@
 """Products of the release that are said anew: the next answer has them so, and what was done with them still counts."""
 
 import itertools
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from google.protobuf.timestamp_pb2 import Timestamp
 from harness import (
     RecommendRequest,
     Running,
@@ -22,17 +20,13 @@ from harness import (
     ids,
 )
 from shops import Shop, with_catalogue
-from vitrine.v1 import admin_service_pb2, catalog_service_pb2, event_pb2, event_service_pb2, facet_pb2, product_pb2
+from upserting import Product, buys, product, same_features, status, upsert
+from vitrine.v1 import catalog_service_pb2, facet_pb2
 
 from indexer import tuned
-from ranker import features
 from ranker.space import all_in_space
 from server import amendments
 from server.live import Live
-
-Product = product_pb2.Product
-# Depend on how frequent words and prices are, which an amended product does not change.
-STATISTICS = {"lexical", "bm25", "query_coverage_idf", "rarest_missing", "price_band_share"}
 
 
 @pytest.fixture
@@ -61,30 +55,8 @@ def popular(server: Running) -> str:
     return state.snapshot.ids[int(state.behaviour.most_popular(1, None, 0)[0])]
 
 
-def upsert(server: Running, *products: Product) -> Any:
-    moment = Timestamp()
-    moment.FromMicroseconds(round(time.time() * 1e6))
-    items = [catalog_service_pb2.UpsertProductsRequest.Item(product=each, set_time=moment) for each in products]
-    return server.upsert(catalog_service_pb2.UpsertProductsRequest(items=items))
-
-
-def product(server: Running, name: str) -> Product:
-    return server.product(catalog_service_pb2.GetProductRequest(product_id=name))
-
-
 def lamp(name: str) -> Product:
     return Product(id=name, title="zephyrix lamp", brand="Zephyr", category="Lighting", price=0.25, in_stock=True)
-
-
-def buys(server: Running, user: str, name: str, query: str = "") -> None:
-    event = event_pb2.Event(
-        type=event_pb2.Event.PURCHASE, user_id=user, items=[event_pb2.Event.Item(product_id=name)], query=query
-    )
-    server.write(event_service_pb2.WriteEventsRequest(events=[event]))
-
-
-def status(server: Running) -> Any:
-    return server.status(admin_service_pb2.GetStatusRequest())
 
 
 def test_a_changed_product_is_so_in_every_kind_of_answer(server: Running, popular: str) -> None:
@@ -139,21 +111,13 @@ def test_it_is_ranked_as_the_next_release_ranks_it(server: Running, shop: Shop, 
     before = server.live.state
     seen_of = list(dict.fromkeys([popular, "new", *names[:30]]))
 
-    def seen(state: Any) -> np.ndarray:
-        rows = np.array([state.row_of[name] for name in seen_of])
-        vector = state.query_vectors(["zephyrix lamp"])[0]
-        context = state.model.space.context(2e9, state.behaviour.history("ann"), "zephyrix lamp", vector)
-        catalogue = state.model.catalogue._replace(table=state.assortment.offer.table)
-        return features.matrix(context, rows, catalogue, state.behaviour)
-
     live, found = shop.refresh()
     assert found.new == 1
     server.swap(live)
     after = server.live.state
     assert after.release == live
     assert (after.upserts, status(server).products_changed) == ({}, 0)
-    same = [column for column, name in enumerate(features.NAMES) if name not in STATISTICS]
-    np.testing.assert_allclose(seen(before)[:, same], seen(after)[:, same], rtol=1e-5, atol=1e-6)
+    same_features(before, after, seen_of, "ann", "zephyrix lamp")
     assert product(server, popular) == lamp(popular)
     # Said once more it says nothing new.
     assert list(upsert(server, lamp(popular)).pending_product_ids) == []

@@ -3,11 +3,9 @@
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-from google.protobuf.timestamp_pb2 import Timestamp
 from harness import (
     RecommendRequest,
     Running,
@@ -23,17 +21,13 @@ from harness import (
     refusal,
 )
 from shops import Shop, with_catalogue
+from upserting import Product, buys, product, same_features, status, upsert
 from vitrine.v1 import (
-    admin_service_pb2,
     catalog_service_pb2,
-    event_pb2,
-    event_service_pb2,
     facet_pb2,
-    product_pb2,
 )
 
 from indexer import tuned
-from ranker import features
 from ranker.changes import Change
 from ranker.upserts import Upsert
 from server import amendments
@@ -41,10 +35,7 @@ from server.amendments import embedded
 from server.live import Live
 from server.release import Releases
 
-Product = product_pb2.Product
 LAMP = Product(id="new", title="zephyrix lamp", brand="Zephyr", category="Lighting", price=12.5, in_stock=True)
-# Depend on how frequent words and prices are, which a newcomer does not change.
-STATISTICS = {"lexical", "bm25", "query_coverage_idf", "rarest_missing", "price_band_share"}
 
 
 @pytest.fixture
@@ -64,28 +55,6 @@ def second(shop: Shop, server: Running) -> Iterator[Live]:
     made = Live(shop.made.store, shop.made.settings, lambda _: shop.made.encoder, shop.made.release)
     yield made
     made.journal.close()
-
-
-def upsert(server: Running, *products: Product, at: float | None = None) -> Any:
-    moment = Timestamp()
-    moment.FromMicroseconds(round((at or time.time()) * 1e6))
-    items = [catalog_service_pb2.UpsertProductsRequest.Item(product=each, set_time=moment) for each in products]
-    return server.upsert(catalog_service_pb2.UpsertProductsRequest(items=items))
-
-
-def product(server: Running, name: str) -> Product:
-    return server.product(catalog_service_pb2.GetProductRequest(product_id=name))
-
-
-def buys(server: Running, user: str, name: str, query: str = "") -> None:
-    event = event_pb2.Event(
-        type=event_pb2.Event.PURCHASE, user_id=user, items=[event_pb2.Event.Item(product_id=name)], query=query
-    )
-    server.write(event_service_pb2.WriteEventsRequest(events=[event]))
-
-
-def status(server: Running) -> Any:
-    return server.status(admin_service_pb2.GetStatusRequest())
 
 
 def test_a_new_product_is_in_every_kind_of_answer(server: Running) -> None:
@@ -152,13 +121,6 @@ def test_it_is_ranked_as_the_next_release_ranks_it(server: Running, shop: Shop) 
     before = server.live.state
     names = ["new", "other", held, *before.snapshot.ids[1:30]]
 
-    def seen(state: Any) -> np.ndarray:
-        rows = np.array([state.row_of[name] for name in names])
-        vector = state.query_vectors(["zephyrix lamp"])[0]
-        context = state.model.space.context(2e9, state.behaviour.history("ann"), "zephyrix lamp", vector)
-        catalogue = state.model.catalogue._replace(table=state.assortment.offer.table)
-        return features.matrix(context, rows, catalogue, state.behaviour)
-
     live, found = shop.refresh()
     assert found.new == 2
     server.swap(live)
@@ -166,8 +128,7 @@ def test_it_is_ranked_as_the_next_release_ranks_it(server: Running, shop: Shop) 
     assert after.release == live
     assert {"new", "other"} <= set(after.snapshot.row_of)
     assert len(before.row_of) == len(after.row_of) == len(after.snapshot)
-    same = [column for column, name in enumerate(features.NAMES) if name not in STATISTICS]
-    np.testing.assert_allclose(seen(before)[:, same], seen(after)[:, same], rtol=1e-5, atol=1e-6)
+    same_features(before, after, names, "ann", "zephyrix lamp")
     assert product(server, "new") == LAMP
     assert status(server).products_pending == 0
 
