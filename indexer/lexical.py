@@ -5,7 +5,7 @@ import threading
 from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
@@ -23,6 +23,20 @@ from indexer.text import hashes_of, normalise, tokens
 # Recall of judged products moves by 0.005 over k1 0.6 to 1.5 and b 0.25 to 0.75: see decision 9.
 _K1 = 1.2
 _B = 0.5
+# Rows of a word for each row asked for up to which they are all looked at; beyond, each row is looked for among them. A
+# step of the first takes 2 ns, a search 60.
+_WALKED = 32
+
+
+class Terms(NamedTuple):
+    """The words that a query is searched by: its tokens, misspelt ones mended, each once, in their order.
+
+    `hashes` are int64 [words]; `numeric` [words] marks those that were typed with a digit in them: sizes, model codes.
+    """
+
+    words: Sequence[str]
+    hashes: Ints
+    numeric: Mask
 
 
 class Matches(NamedTuple):
@@ -74,6 +88,14 @@ class _Postings(NamedTuple):
         return np.array([self.numbers[word] for word in words if word in self.numbers], np.int64)
 
 
+class _Workspace(NamedTuple):
+    """Room for one search, [all rows] each: sums and places are all zero between two of them."""
+
+    sums: Floats
+    touched: Ints
+    places: Array
+
+
 class LexicalIndex:
     """Every token's rows with what it adds to their BM25 (Robertson and Zaragoza 2009), computed at build time.
 
@@ -94,7 +116,7 @@ class LexicalIndex:
         self._speller = speller
         # A request asks for the words of its query three times: to recall, for the features and for the scores. Not a
         # method of this index: it would refer to itself and, once dropped, hold its postings until a collection.
-        self._words = lru_cache(256)(lambda query: speller.corrected(tokens(normalise(query))))
+        self._terms = lru_cache(256)(partial(_terms, speller))
 
     def _room_for(self, rows: int) -> None:
         self._rows, self._local = rows, threading.local()
@@ -181,8 +203,8 @@ class LexicalIndex:
 
     def search(self, query: str, k: int, mask: Mask | None = None) -> Matches:
         """The `k` best rows among those where `mask` [rows] is true; fewer where fewer share a word with `query`."""
-        words = self._words(query)
-        found = [_matching(part.known(words), *part[1:], *self._workspace()) for part in self._parts]
+        words, room = self._terms(query).words, self._workspace()
+        found = [_matching(part.known(words), *part[1:], room.sums, room.touched) for part in self._parts]
         if self._stale is not None:
             kept = ~self._stale[found[0][0]]
             found[0] = found[0][0][kept], found[0][1][kept]
@@ -199,25 +221,36 @@ class LexicalIndex:
 
     def scores(self, query: str, rows: Ints) -> Doubles:
         """BM25 of `rows`, [rows]; 0 where nothing matches."""
-        words = self._words(query)
-        first, *further = (_scores_of(part.known(words), *part[1:], rows) for part in self._parts)
+        words, places = self._terms(query).words, self._workspace().places
+        first, *further = (_scores_of(part.known(words), *part[1:], rows, places) for part in self._parts)
         if self._stale is not None:
             first[self._stale[rows]] = 0.0
         return np.asarray(sum(further, first), np.float64)
 
-    def expand(self, query: str) -> Ints:
-        """Hashes of the words that `query` is searched by: its tokens, misspelt ones mended. int64, without repeats."""
-        return hashes_of(self._words(query))
+    def terms(self, query: str) -> Terms:
+        """What `query` is searched by."""
+        return self._terms(query)
 
     def mended(self, query: str) -> str:
         """`query`, normalised, as the encoder should read it: misspelt words as the products write them."""
         return self._speller.mended(normalise(query))
 
-    def _workspace(self) -> tuple[Floats, Ints]:
-        """Room for the sums of one search, all zero between two of them, and for the rows it touched; by thread."""
-        if not hasattr(self._local, "sums"):
-            self._local.sums, self._local.rows = np.zeros(len(self), np.float32), np.empty(len(self), np.int64)
-        return self._local.sums, self._local.rows
+    def _workspace(self) -> _Workspace:
+        """That of this thread."""
+        if not hasattr(self._local, "room"):
+            rows = len(self)
+            self._local.room = _Workspace(
+                np.zeros(rows, np.float32), np.empty(rows, np.int64), np.zeros(rows, np.int32)
+            )
+        room: _Workspace = self._local.room
+        return room
+
+
+def _terms(speller: Speller, query: str) -> Terms:
+    typed = tokens(normalise(query))
+    words = speller.corrected(typed)
+    numeric = [word in typed and any(map(str.isdigit, word)) for word in words]
+    return Terms(words, hashes_of(words), np.array(numeric, bool))
 
 
 # With each further text those before it are amended anew.
@@ -252,13 +285,36 @@ def _matching(
 
 
 @machine_code
-def _scores_of(words: Ints, offsets: Ints, rows: Array, scores: Floats, wanted: Ints) -> Floats:
-    """The same sum for each of `wanted`; a word's rows rise."""
-    total = np.zeros(len(wanted), np.float32)
+def _scores_of(words: Ints, offsets: Ints, rows: Array, scores: Floats, wanted: Ints, places: Array) -> Floats:
+    """The same sum for each of `wanted`; a word's rows rise.
+
+    Most words stand in few rows, and to look which of them are wanted, by their `places`, is quicker than to look for
+    each that is.
+    """
+    sums = np.zeros(len(wanted), np.float32)
+    for i in range(len(wanted)):
+        places[wanted[i]] = i + 1
     for word in words:
-        mine = rows[offsets[word] : offsets[word + 1]]
+        start, stop = np.uint64(offsets[word]), np.uint64(offsets[word + 1])
+        if stop - start <= np.uint64(_WALKED * len(wanted)):
+            for at in range(start, stop):
+                place = places[rows[at]]
+                if place:
+                    sums[place - 1] += scores[at]
+            continue
         for i in range(len(wanted)):
-            place = np.searchsorted(mine, wanted[i])
-            if place < len(mine) and mine[place] == wanted[i]:
-                total[i] += scores[offsets[word] + place]
+            found, left = start, stop - start
+            while left > np.uint64(1):
+                half = left >> np.uint64(1)
+                if rows[found + half] <= wanted[i]:
+                    found += half
+                left -= half
+            # Of a row that is wanted twice one place holds the sum.
+            if rows[found] == wanted[i] and places[wanted[i]] == i + 1:
+                sums[i] += scores[found]
+    total = np.empty(len(wanted), np.float32)
+    for i in range(len(wanted)):
+        total[i] = sums[places[wanted[i]] - 1]
+    for row in wanted:
+        places[row] = 0
     return total

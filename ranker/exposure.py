@@ -109,22 +109,17 @@ class Exposure:
         """Fold canonical events in."""
         self._add(shown_of(events, row_of, self._shares))
 
-    def columns(self, query: str, rows: Ints) -> dict[str, Doubles | float]:
-        """A column for each of NAMES, float64 [rows], or one number for all; `query` is a query's key, or empty.
+    def columns(self, query: str, rows: Ints) -> dict[str, Doubles]:
+        """A column for each of NAMES, float64 [rows]; `query` is a query's key, or empty.
 
         Rates are logarithms of their ratio to the rate of all, 0 of a product that was never shown. NaN after no query.
         """
         looks, clicks = self._total
         usual = (clicks + 1.0) / (looks + 10.0)
-        seen = self._looks[rows]
-        # Clicks where no impression was ever logged say nothing of a rate.
-        rate = (np.where(seen > 0, self._clicks[rows], 0.0) + _LOOKS * usual) / (seen + _LOOKS)
-        columns: dict[str, Doubles | float] = {"shown": np.log1p(seen), "click_rate": np.log(rate / usual)}
-        if not query:
-            return columns | dict.fromkeys(NAMES[2:], float("nan"))
-        after = self._pairs.of(_query_hash(query, known=True), rows)
-        query_rate = (np.where(after[:, 0] > 0, after[:, 1], 0.0) + _QUERY_LOOKS * rate) / (after[:, 0] + _QUERY_LOOKS)
-        return columns | {"query_shown": np.log1p(after[:, 0]), "query_click_rate": np.log(query_rate / usual)}
+        after = self._pairs.of(_query_hash(query, known=True), rows) if query else np.full((len(rows), 2), np.nan)
+        seen, rate, then, query_rate = _rates(self._looks, self._clicks, rows, after, usual)
+        # NumPy's logarithms take several numbers at a time, those of machine code one.
+        return dict(zip(NAMES, (np.log1p(seen), np.log(rate), np.log1p(then), np.log(query_rate)), strict=True))
 
     def grown(self, products: int) -> "Exposure":
         """The same with rows for `products` products; what is folded in from now on is to be folded into this one."""
@@ -239,4 +234,20 @@ def _found(keys: Array, held: Doubles, query: np.uint64, rows: Ints) -> Doubles:
         if keys[place] != 0:
             out[i, 0] = held[place, 0]
             out[i, 1] = held[place, 1]
+    return out
+
+
+@machine_code
+def _rates(looks: Doubles, clicks: Doubles, rows: Ints, after: Doubles, usual: float) -> Doubles:
+    """Looks, click rate, looks after the query and click rate after it, [4, rows]; rates as shares of `usual`.
+
+    `after` [rows, 2] are the looks and clicks after the query, NaN without one.
+    """
+    out = np.empty((4, len(rows)))
+    for i in range(len(rows)):
+        seen, then = looks[rows[i]], after[i, 0]
+        # Clicks where no impression was ever logged say nothing of a rate.
+        rate = ((clicks[rows[i]] if seen > 0 else 0.0) + _LOOKS * usual) / (seen + _LOOKS)
+        query_rate = ((after[i, 1] if then > 0 else 0.0) + _QUERY_LOOKS * rate) / (then + _QUERY_LOOKS)
+        out[0, i], out[1, i], out[2, i], out[3, i] = seen, rate / usual, then, query_rate / usual
     return out

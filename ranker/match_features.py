@@ -7,7 +7,6 @@ import numpy as np
 from indexer.arrays import Doubles, Ints, Mask
 from indexer.lexical import LexicalIndex
 from indexer.machine_code import machine_code
-from indexer.text import hashes_of, normalise, tokens
 from ranker.products import ProductTable
 
 # BM25's usual constants (Robertson and Zaragoza 2009).
@@ -32,15 +31,11 @@ NAMES = ("query_tokens", "lexical", *_MATCHED, "brand_named", "category_named")
 
 def columns(query: str, rows: Ints, table: ProductTable, lexical: LexicalIndex) -> Mapping[str, Doubles | float]:
     """A column for each of NAMES: float64 [rows], or one number for all. NaN where nothing can be matched."""
-    words = lexical.expand(query)
-    hashes, first = np.unique(words, return_index=True)
+    _, hashes, numeric = lexical.terms(query)
     if not len(hashes):
         return dict.fromkeys(NAMES, float("nan")) | {"query_tokens": 0.0}
-    numeric = np.isin(hashes, _numeric(query))
     idf = table.inverse_document_frequency(hashes)
-    found = dict(
-        zip(_MATCHED, _matches(hashes, first, idf, numeric, rows, *table.tokens, table.mean_tokens), strict=True)
-    )
+    found = dict(zip(_MATCHED, _matches(hashes, idf, numeric, rows, *table.tokens, table.mean_tokens), strict=True))
     return {
         "query_tokens": float(len(hashes)),
         "lexical": lexical.scores(query, rows),
@@ -54,7 +49,6 @@ def columns(query: str, rows: Ints, table: ProductTable, lexical: LexicalIndex) 
 @machine_code
 def _matches(
     hashes: Ints,
-    first: Ints,
     idf: Doubles,
     numeric: Mask,
     rows: Ints,
@@ -64,13 +58,12 @@ def _matches(
 ) -> Doubles:
     """How each title matches the query: a row for each of _MATCHED, [columns, rows].
 
-    `hashes` are the query's words, sorted, `first` their places in it, `numeric` those that hold a digit. For
-    "number_surplus" only what is to be taken off is told: the query's numbers that stand in the title.
+    `hashes` are the query's words, in its order, `numeric` marks those that hold a digit. For "number_surplus" only
+    what is to be taken off is told: the query's numbers that stand in the title.
     """
     out = np.zeros((len(_MATCHED), len(rows)))
     bm25, coverage, covered, missing, last, adjacent, number, numbers, title, place = out
     counts = np.empty(len(hashes))
-    final = int(np.argmax(first))
     for i in range(len(rows)):
         start, end = offsets[rows[i]], offsets[rows[i] + 1]
         length = end - start
@@ -87,8 +80,8 @@ def _matches(
                 continue
             counts[word] += 1.0
             title[i] += 1.0 / length
-            adjacent[i] += first[word] == before + 1
-            before = first[word]
+            adjacent[i] += word == before + 1
+            before = word
             if np.isnan(place[i]):
                 place[i] = (at - start) / length
         norm = _K1 * (1 - _B + _B * length / mean_tokens)
@@ -100,7 +93,7 @@ def _matches(
                 numbers[i] += numeric[word]
             else:
                 missing[i] = max(missing[i], idf[word])
-        last[i] = counts[final] > 0
+        last[i] = counts[-1] > 0
     coverage /= len(hashes)
     covered /= idf.sum()
     adjacent /= max(len(hashes) - 1, 1)
@@ -118,12 +111,9 @@ def _named(hashes: Ints, codes: Ints, rows: Ints, words: Ints, offsets: Ints) ->
         if code >= 0 and offsets[code + 1] > offsets[code]:
             named = 0
             for place in range(offsets[code], offsets[code + 1]):
-                at = np.searchsorted(hashes, words[place])
-                named += at < len(hashes) and hashes[at] == words[place]
+                word = 0
+                while word < len(hashes) and hashes[word] != words[place]:
+                    word += 1
+                named += word < len(hashes)
             share[i] = named / (offsets[code + 1] - offsets[code])
     return share
-
-
-def _numeric(query: str) -> Ints:
-    """Hashes of the query's tokens that hold a digit: sizes, model codes."""
-    return hashes_of([word for word in tokens(normalise(query)) if any(c.isdigit() for c in word)])

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from indexer import lexical
 from indexer.amended import AmendedRows
 from indexer.errors import SnapshotError
 from indexer.lexical import LexicalIndex
@@ -101,10 +102,33 @@ def test_a_misspelt_word_finds_what_was_meant() -> None:
     assert index.scores("scraf", np.array([2])).tolist() == index.scores("scarf", np.array([2])).tolist()
 
 
-def test_expand_gives_the_tokens_the_search_uses() -> None:
+def test_terms_are_the_tokens_the_search_uses() -> None:
     index = LexicalIndex.build(TEXTS)
-    assert index.expand("Red scrafs, red lamps 3/4in").tolist() == token_hashes("red scarf lamp 3/4 inch").tolist()
-    assert index.expand("").shape == (0,)
+    terms = index.terms("Red scrafs, red lamps 3/4in")
+    assert terms.words == ["red", "scarf", "lamp", "3/4", "inch"]
+    assert terms.hashes.tolist() == token_hashes("red scarf lamp 3/4 inch").tolist()
+    assert terms.numeric.tolist() == [False, False, False, True, False]
+    assert [part.shape for part in index.terms("")[1:]] == [(0,), (0,)]
+
+
+def test_what_two_typed_words_make_together_is_no_number() -> None:
+    """A model code written in two is asked for once, by the number that was typed."""
+    terms = LexicalIndex.build(["card gt1030", "card gt 1030"]).terms("gt 1030")
+    assert (terms.words, terms.numeric.tolist()) == (["gt", "1030", "gt1030"], [False, True, False])
+
+
+@pytest.mark.parametrize("walked", [0, 10**6])
+def test_scores_are_the_same_whichever_way_rows_are_found(monkeypatch: pytest.MonkeyPatch, walked: int) -> None:
+    texts, rng = made(400), np.random.default_rng(4)
+    index = LexicalIndex.build(texts)
+    monkeypatch.setattr(lexical, "_WALKED", walked)
+    # The number is a constant of the machine code.
+    monkeypatch.setattr(lexical, "_scores_of", lexical._scores_of.__wrapped__)
+    for query in ("red mug", "blue chair lamp", "unheard of", " ".join(texts[:9])):
+        found = index.search(query, 400)
+        expected = dict(zip(found.rows.tolist(), found.scores.tolist(), strict=True))
+        rows = rng.integers(0, 400, 50)
+        assert index.scores(query, rows).tolist() == pytest.approx([expected.get(row, 0.0) for row in rows.tolist()])
 
 
 @pytest.mark.parametrize("texts", [TEXTS, ["!"], ["one"]])
@@ -155,7 +179,7 @@ def test_rows_beyond_the_end_are_damage(tmp_path: Path) -> None:
 
 def test_a_dropped_index_is_freed_at_once() -> None:
     index = LexicalIndex.build(TEXTS)
-    index.expand("red mug")
+    index.terms("red mug")
     alive = weakref.ref(index)
     gc.disable()
     try:
