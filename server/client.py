@@ -19,6 +19,7 @@ from vitrine.v1 import (
     event_pb2,
     facet_pb2,
     filter_pb2,
+    order_pb2,
     recommend_service_pb2,
     recommend_service_pb2_grpc,
     search_service_pb2,
@@ -49,6 +50,8 @@ Exclude = Annotated[
     list[str] | None,
     typer.Option(help="Leave out what the user did this with, such as purchase; may be repeated."),
 ]
+OrderBy = Annotated[str, typer.Option(help="Order the best by this column of numbers, such as price.")]
+Descending = Annotated[bool, typer.Option("--descending", help="With --order-by: the greatest first.")]
 InStock = Annotated[bool, typer.Option("--in-stock", help="Only products in stock.")]
 DEFAULT_ADDRESS = "127.0.0.1:50051"
 # A person waits longer than a shop's page does.
@@ -97,6 +100,8 @@ def search(
     category: Category = None,
     in_stock: InStock = False,
     facet: Facets = None,
+    order_by: OrderBy = "",
+    descending: Descending = False,
     without_rules: WithoutRules = False,
     address: Address = DEFAULT_ADDRESS,
     ca: Ca = None,
@@ -113,6 +118,7 @@ def search(
         explain=explain,
         facets=[facet_pb2.FacetSpec(column=column) for column in facet or []],
         without_rules=without_rules,
+        order_by=_order(order_by, descending),
     )
     server = Server(address, ca, certificate, key)
     _ask(server, search_service_pb2_grpc.SearchServiceStub, "Search", request, f"search “{query}”", as_json)
@@ -127,6 +133,8 @@ def recommend(
     category: Category = None,
     in_stock: InStock = False,
     exclude: Exclude = None,
+    order_by: OrderBy = "",
+    descending: Descending = False,
     without_rules: WithoutRules = False,
     address: Address = DEFAULT_ADDRESS,
     ca: Ca = None,
@@ -143,6 +151,7 @@ def recommend(
         explain=explain,
         exclude=[_event_type(name) for name in exclude or []],
         without_rules=without_rules,
+        order_by=_order(order_by, descending),
     )
     stub = recommend_service_pb2_grpc.RecommendServiceStub
     _ask(Server(address, ca, certificate, key), stub, "Recommend", request, f"recommend to {user}", as_json)
@@ -238,6 +247,12 @@ def _filter(max_price: float | None, category: str | None, in_stock: bool) -> fi
         value = filter_pb2.Value(bool_value=True)
         parts.append(filter_pb2.Filter(equals=filter_pb2.Equals(column="in_stock", value=value)))
     return filter_pb2.Filter(all=filter_pb2.FilterList(filters=parts)) if parts else None
+
+
+def _order(column: str, descending: bool) -> order_pb2.OrderBy | None:
+    if descending and not column:
+        raise ConfigError("--descending needs --order-by, which says what is ordered.")
+    return order_pb2.OrderBy(column=column, descending=descending) if column else None
 
 
 def _event_type(name: str) -> Any:

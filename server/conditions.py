@@ -1,4 +1,4 @@
-"""The contract's filters and diversity to the domain's, checked against the catalogue's columns."""
+"""The contract's filters, diversity and orders to the domain's, checked against the catalogue's columns."""
 
 import math
 from collections.abc import Mapping
@@ -9,9 +9,12 @@ from vitrine.v1 import filter_pb2
 from server.diversity import Diversity
 from server.faults import ViolationError
 from server.filters import All, AnyOf, Equals, Filter, In, Not, Range, Scalar
+from server.ordering import Ordering
 
 _MOST_CONDITIONS = 100
 _DEEPEST = 10
+# How many of the best are put in order where a request does not say, and at most.
+_AMONG, _MOST_AMONG = 50, 10_000
 
 
 def condition(request: Any, columns: Mapping[str, str]) -> Filter | None:
@@ -28,6 +31,19 @@ def diversity(request: Any, columns: Mapping[str, str]) -> Diversity | None:
     if request.diversity.most < 1:
         raise ViolationError("diversity.most", "must be 1 or more")
     return Diversity(column(request.diversity.column, "diversity", columns), int(request.diversity.most))
+
+
+def ordering(request: Any, columns: Mapping[str, str]) -> Ordering | None:
+    """The order that a request asks for, None for that of the scores. Raises `ViolationError`."""
+    if not request.HasField("order_by"):
+        return None
+    wanted = request.order_by
+    if request.HasField("diversity"):
+        raise ViolationError("order_by", "cannot go with diversity: each says how hits are ordered; give one of them")
+    name = _number(wanted.column, "order_by", columns, "an order")
+    if not 0 <= wanted.among <= _MOST_AMONG:
+        raise ViolationError("order_by.among", f"must be from 0, which means {_AMONG}, to {_MOST_AMONG:,}")
+    return Ordering(name, bool(wanted.descending), int(wanted.among) or _AMONG)
 
 
 def column(name: str, path: str, columns: Mapping[str, str]) -> str:
@@ -70,9 +86,7 @@ def _condition(part: Any, path: str, columns: Mapping[str, str], left: list[int]
 
 
 def _range(part: filter_pb2.Range, path: str, columns: Mapping[str, str]) -> Range:
-    name = column(part.column, path, columns)
-    if columns[name] != "number":
-        raise ViolationError(f"{path}.column", f"{name!r} is a {columns[name]}; a range needs a number")
+    name = _number(part.column, path, columns, "a range")
     least = part.min if part.HasField("min") else None
     most = part.max if part.HasField("max") else None
     if least is None and most is None:
@@ -80,6 +94,13 @@ def _range(part: filter_pb2.Range, path: str, columns: Mapping[str, str]) -> Ran
     if any(bound is not None and math.isnan(bound) for bound in (least, most)):
         raise ViolationError(path, "has a bound that is NaN")
     return Range(name, least, most)
+
+
+def _number(name: str, path: str, columns: Mapping[str, str], what: str) -> str:
+    """A column of numbers."""
+    if columns[column(name, path, columns)] != "number":
+        raise ViolationError(f"{path}.column", f"{name!r} is a {columns[name]}; {what} needs a number")
+    return name
 
 
 def _scalar(value: filter_pb2.Value, path: str, wanted: str) -> Scalar:

@@ -77,16 +77,16 @@ def rows_matching(condition: Filter, products: pa.Table) -> Mask:
     """bool [rows]: where `condition` holds."""
     match condition:
         case Equals(column, value):
-            return _mask(pc.equal(_values(products, column), value))
+            return _mask(pc.equal(values_of(products, column), value))
         case In(column, values):
-            known = _values(products, column)
+            known = values_of(products, column)
             return _mask(pc.is_in(known, pa.array(values, known.type)))
         case Range(column, least, most):
             mask = np.ones(len(products), bool)
             if least is not None:
-                mask &= _mask(pc.greater_equal(_values(products, column), least))
+                mask &= _mask(pc.greater_equal(values_of(products, column), least))
             if most is not None:
-                mask &= _mask(pc.less_equal(_values(products, column), most))
+                mask &= _mask(pc.less_equal(values_of(products, column), most))
             return mask
         case All(parts):
             return np.asarray(np.logical_and.reduce([rows_matching(part, products) for part in parts]), bool)
@@ -96,7 +96,7 @@ def rows_matching(condition: Filter, products: pa.Table) -> Mask:
             return ~rows_matching(part, products)
 
 
-def _values(products: pa.Table, name: str) -> pa.ChunkedArray:
+def values_of(products: pa.Table, name: str) -> pa.ChunkedArray:
     """A column as it is compared: numbers as float64, which is what the contract's values and bounds are."""
     column = products.column(name)
     # Arrow refuses to compare 1.5 with whole numbers, or whole numbers beyond 2^53 with any float.

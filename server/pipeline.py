@@ -21,6 +21,7 @@ from server.facets import Facet, facets
 from server.filters import Filter, rows_matching
 from server.hits import Hits, proposals
 from server.merchandising import Drawn, boosted, in_front, with_pinned
+from server.ordering import Ordering, ordered
 from server.rules import NOTHING, Applied, both
 from server.state import State
 
@@ -39,6 +40,7 @@ class Ask(NamedTuple):
     # Columns whose values are counted, and how many of them are told.
     counted: Sequence[tuple[str, int]] = ()
     diversity: Diversity | None = None
+    ordering: Ordering | None = None
     # What a merchandiser's rules do to it, of which `query` and `condition` hold their part already.
     applied: Applied = NOTHING
     offset: int = 0
@@ -48,7 +50,8 @@ class Ask(NamedTuple):
     deadline: float = float("inf")  # time.monotonic
 
     def ruled(self, applied: Applied) -> "Ask":
-        """This request as the rules want it that hold for it."""
+        """This request as the rules want it that hold for it; an order of the customer's own goes before theirs."""
+        applied = applied if self.ordering is None else applied.unmoved
         kept = [each for each in (self.condition, applied.condition) if each is not None]
         query = applied.rewriting.rewrite if applied.rewriting else self.query
         return self._replace(applied=applied, query=query, condition=both(kept))
@@ -299,7 +302,8 @@ def _page(
     """The hits of the asked page; equal scores keep recall order, so that pages do not overlap."""
     found = drawn.found
     fused, network, trees, prior = scores or Scores(found.scores, None, None)
-    kept = _order(offer, ask, drawn, fused)[ask.offset : ask.offset + ask.size]
+    order = _order(offer, ask, drawn, fused)
+    kept = order[ask.offset : ask.offset + ask.size]
     rows = found.rows[kept]
     places, proposed = proposals(rows, found.channels)
     hits = Hits(
@@ -319,15 +323,20 @@ def _page(
         # Candidates come in the recall's order.
         added = None if prior is None else Prior(kept + 1, prior[kept])
         evidence = Evidence(ranked.features[kept], hits.network, usual, added)
-    counted = facets(ask.counted, offer.products, found.rows)
+    counted = facets(ask.counted, offer.products, found.rows[order])
     shown = ask.applied, list(drawn.pinned)
-    return Answer(state, offer, hits, len(found.rows), timings, degraded, personal, counted, evidence, *shown)
+    return Answer(state, offer, hits, len(order), timings, degraded, personal, counted, evidence, *shown)
 
 
 def _order(offer: Offer, ask: Ask, drawn: Drawn, scores: Doubles) -> Ints:
-    """The candidates, best first, as places in recall's order: by score, then as rules and diversity move them."""
+    """The candidates, best first, as places in recall's order: by score, then as rules and diversity move them.
+
+    Or, where the customer has an order of their own, the best of them in that.
+    """
     rows = drawn.found.rows
     order = np.argsort(-scores, kind="stable")
+    if ask.ordering is not None:
+        return order[ordered(ask.ordering, offer.products, rows[order])]
     if ask.applied.boosts:
         order = order[boosted(ask.applied.boosts, offer.products, rows[order])]
     if ask.diversity is not None:

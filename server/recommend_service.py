@@ -63,6 +63,7 @@ def _ask(request: recommend_service_pb2.RecommendRequest, state: State) -> Ask:
         condition=faults.run(conditions.condition, request, state.columns, default=None),
         excluded=faults.run(_excluded, request.exclude, default=frozenset()),
         diversity=faults.run(conditions.diversity, request, state.columns, default=None),
+        ordering=faults.run(conditions.ordering, request, state.columns, default=None),
         explain=explained(request),
         offset=faults.run(pages.offset_of, request, default=0),
         size=faults.run(checks.page_size, request.page_size, default=0),

@@ -40,6 +40,11 @@ class Rule(NamedTuple):
         return self.begins <= now < self.ends
 
     @property
+    def only_moves(self) -> bool:
+        """Whether it does no more than order products."""
+        return self.hide is None and self.only is None and not self.rewrite and not self.redirect
+
+    @property
     def conditions(self) -> list[Filter]:
         """All that it asks of products."""
         found = [*(boost.where for boost in self.boosts), self.hide, self.only]
@@ -58,6 +63,12 @@ class Applied(NamedTuple):
     pins: Mapping[str, str] = {}
     rewriting: Rule | None = None
     redirect: str = ""
+
+    @property
+    def unmoved(self) -> "Applied":
+        """The same but for what orders products."""
+        rules = [rule for rule in self.rules if not rule.only_moves]
+        return self._replace(rules=rules, boosts=(), pins={})
 
 
 NOTHING = Applied()

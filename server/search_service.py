@@ -98,6 +98,7 @@ def _search_ask(request: search_service_pb2.SearchRequest, state: State) -> Ask:
         condition=faults.run(conditions.condition, request, state.columns, default=None),
         counted=faults.run(facets.asked, request.facets, state.columns, default=[]),
         diversity=faults.run(conditions.diversity, request, state.columns, default=None),
+        ordering=faults.run(conditions.ordering, request, state.columns, default=None),
         explain=explained(request),
         offset=faults.run(pages.offset_of, request, default=0),
         size=faults.run(checks.page_size, request.page_size, default=0),

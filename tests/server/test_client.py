@@ -9,6 +9,7 @@ from rich.console import Console
 from typer.testing import CliRunner, Result
 
 from indexer.canonical import Dump
+from indexer.errors import ConfigError
 from indexer.sample.shop import make_shop
 from server import answers, client
 from server.cli import app
@@ -86,6 +87,16 @@ def test_filters_are_sent(server: Running) -> None:
         assert (product["category"], product["inStock"]) == (category, True)
         assert product["price"] <= 60
     assert "no candidate" in run(server, "search", "boots", "--category", "none such").output
+
+
+@pytest.mark.parametrize("words", [("search", "boots"), ("recommend", "nobody knows")])
+def test_an_order_is_sent(server: Running, words: tuple[str, ...]) -> None:
+    found = json.loads(run(server, *words, "-n", "100", "--order-by", "price", "--descending", "--json").output)["hits"]
+    prices = [hit["product"]["price"] for hit in found if "price" in hit["product"]]
+    assert len(found) == 50
+    assert prices == sorted(prices, reverse=True)
+    with pytest.raises(ConfigError, match="--descending needs --order-by"):
+        run(server, *words, "--descending")
 
 
 def test_a_refusal_names_the_fields(server: Running) -> None:

@@ -23,6 +23,8 @@ from harness import (
 from vitrine.v1 import catalog_service_pb2, facet_pb2, product_pb2
 from vitrine.v1.diversity_pb2 import Diversity
 from vitrine.v1.event_pb2 import Event
+from vitrine.v1.filter_pb2 import Filter
+from vitrine.v1.order_pb2 import OrderBy
 
 from ranker.history import PURCHASE
 from server.state import State
@@ -251,6 +253,24 @@ def test_diversity_comes_after_boosts_and_before_pins(serve: Serve, plain: Runni
     assert found == pinned(spread(boosted_first(names(before))))
     assert found != pinned(boosted_first(spread(names(before))))
     assert found != spread(pinned(boosted_first(names(before))))
+
+
+def test_a_customers_own_order_goes_before_pins_and_boosts(serve: Serve, plain: Running) -> None:
+    """What rules leave out stays out; what they only move is where the customer wants it, and they are not told."""
+    before = every(plain)
+    brand = Counter(hit.product.brand for hit in before[:20]).most_common(1)[0][0]
+    ruled = serve(
+        f"pin = {names(before)[8:10] + strangers(plain, 1)}",
+        f"boost = [{{ where = {{ brand = {brand!r} }}, times = 9 }}]",
+        f"hide = {{ brand = {brand!r} }}\npin = {names(before)[3:4]}",
+    )
+    cheapest = OrderBy(column="price", among=20)
+    answer = search(ruled, page_size=20, order_by=cheapest)
+    hidden = Filter(none=equals("brand", brand))
+    assert ids(answer) == ids(search(plain, page_size=20, filter=hidden, order_by=cheapest))
+    assert applied(answer) == {"r2": []}
+    # The same rules move what nobody ordered.
+    assert list(applied(search(ruled))) == ["r0", "r1", "r2"]
 
 
 def test_a_rewritten_query_is_searched_in_place_of_what_was_typed(serve: Serve, plain: Running) -> None:

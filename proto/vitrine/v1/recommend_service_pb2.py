@@ -27,21 +27,22 @@ from vitrine.v1 import diversity_pb2 as vitrine_dot_v1_dot_diversity__pb2
 from vitrine.v1 import event_pb2 as vitrine_dot_v1_dot_event__pb2
 from vitrine.v1 import filter_pb2 as vitrine_dot_v1_dot_filter__pb2
 from vitrine.v1 import hit_pb2 as vitrine_dot_v1_dot_hit__pb2
+from vitrine.v1 import order_pb2 as vitrine_dot_v1_dot_order__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"vitrine/v1/recommend_service.proto\x12\nvitrine.v1\x1a google/protobuf/field_mask.proto\x1a\x1avitrine/v1/diversity.proto\x1a\x16vitrine/v1/event.proto\x1a\x17vitrine/v1/filter.proto\x1a\x14vitrine/v1/hit.proto\"\xdd\x02\n\x10RecommendRequest\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12\x1a\n\x12recent_product_ids\x18\x02 \x03(\t\x12\x13\n\x0buser_vector\x18\x03 \x03(\x02\x12\"\n\x06\x66ilter\x18\x04 \x01(\x0b\x32\x12.vitrine.v1.Filter\x12\x11\n\tpage_size\x18\x05 \x01(\x05\x12\x12\n\npage_token\x18\x06 \x01(\t\x12\x12\n\nrequest_id\x18\x07 \x01(\t\x12-\n\tread_mask\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\x12\x0f\n\x07\x65xplain\x18\t \x01(\x08\x12\'\n\x07\x65xclude\x18\n \x03(\x0e\x32\x16.vitrine.v1.Event.Type\x12(\n\tdiversity\x18\x0b \x01(\x0b\x32\x15.vitrine.v1.Diversity\x12\x15\n\rwithout_rules\x18\x0c \x01(\x08\"\x85\x02\n\x11RecommendResponse\x12\x1d\n\x04hits\x18\x01 \x03(\x0b\x32\x0f.vitrine.v1.Hit\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12$\n\x04info\x18\x03 \x01(\x0b\x32\x16.vitrine.v1.AnswerInfo\x12\x38\n\x08\x66\x61llback\x18\x04 \x01(\x0e\x32&.vitrine.v1.RecommendResponse.Fallback\x12\x1b\n\x13unknown_product_ids\x18\x05 \x03(\t\";\n\x08\x46\x61llback\x12\x18\n\x14\x46\x41LLBACK_UNSPECIFIED\x10\x00\x12\x08\n\x04NONE\x10\x01\x12\x0b\n\x07POPULAR\x10\x02\x32\\\n\x10RecommendService\x12H\n\tRecommend\x12\x1c.vitrine.v1.RecommendRequest\x1a\x1d.vitrine.v1.RecommendResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"vitrine/v1/recommend_service.proto\x12\nvitrine.v1\x1a google/protobuf/field_mask.proto\x1a\x1avitrine/v1/diversity.proto\x1a\x16vitrine/v1/event.proto\x1a\x17vitrine/v1/filter.proto\x1a\x14vitrine/v1/hit.proto\x1a\x16vitrine/v1/order.proto\"\x84\x03\n\x10RecommendRequest\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12\x1a\n\x12recent_product_ids\x18\x02 \x03(\t\x12\x13\n\x0buser_vector\x18\x03 \x03(\x02\x12\"\n\x06\x66ilter\x18\x04 \x01(\x0b\x32\x12.vitrine.v1.Filter\x12\x11\n\tpage_size\x18\x05 \x01(\x05\x12\x12\n\npage_token\x18\x06 \x01(\t\x12\x12\n\nrequest_id\x18\x07 \x01(\t\x12-\n\tread_mask\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\x12\x0f\n\x07\x65xplain\x18\t \x01(\x08\x12\'\n\x07\x65xclude\x18\n \x03(\x0e\x32\x16.vitrine.v1.Event.Type\x12(\n\tdiversity\x18\x0b \x01(\x0b\x32\x15.vitrine.v1.Diversity\x12\x15\n\rwithout_rules\x18\x0c \x01(\x08\x12%\n\x08order_by\x18\r \x01(\x0b\x32\x13.vitrine.v1.OrderBy\"\x85\x02\n\x11RecommendResponse\x12\x1d\n\x04hits\x18\x01 \x03(\x0b\x32\x0f.vitrine.v1.Hit\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12$\n\x04info\x18\x03 \x01(\x0b\x32\x16.vitrine.v1.AnswerInfo\x12\x38\n\x08\x66\x61llback\x18\x04 \x01(\x0e\x32&.vitrine.v1.RecommendResponse.Fallback\x12\x1b\n\x13unknown_product_ids\x18\x05 \x03(\t\";\n\x08\x46\x61llback\x12\x18\n\x14\x46\x41LLBACK_UNSPECIFIED\x10\x00\x12\x08\n\x04NONE\x10\x01\x12\x0b\n\x07POPULAR\x10\x02\x32\\\n\x10RecommendService\x12H\n\tRecommend\x12\x1c.vitrine.v1.RecommendRequest\x1a\x1d.vitrine.v1.RecommendResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'vitrine.v1.recommend_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_RECOMMENDREQUEST']._serialized_start=184
-  _globals['_RECOMMENDREQUEST']._serialized_end=533
-  _globals['_RECOMMENDRESPONSE']._serialized_start=536
-  _globals['_RECOMMENDRESPONSE']._serialized_end=797
-  _globals['_RECOMMENDRESPONSE_FALLBACK']._serialized_start=738
-  _globals['_RECOMMENDRESPONSE_FALLBACK']._serialized_end=797
-  _globals['_RECOMMENDSERVICE']._serialized_start=799
-  _globals['_RECOMMENDSERVICE']._serialized_end=891
+  _globals['_RECOMMENDREQUEST']._serialized_start=208
+  _globals['_RECOMMENDREQUEST']._serialized_end=596
+  _globals['_RECOMMENDRESPONSE']._serialized_start=599
+  _globals['_RECOMMENDRESPONSE']._serialized_end=860
+  _globals['_RECOMMENDRESPONSE_FALLBACK']._serialized_start=801
+  _globals['_RECOMMENDRESPONSE_FALLBACK']._serialized_end=860
+  _globals['_RECOMMENDSERVICE']._serialized_start=862
+  _globals['_RECOMMENDSERVICE']._serialized_end=954
 # @@protoc_insertion_point(module_scope)

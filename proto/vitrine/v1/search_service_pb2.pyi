@@ -3,6 +3,7 @@ from vitrine.v1 import diversity_pb2 as _diversity_pb2
 from vitrine.v1 import facet_pb2 as _facet_pb2
 from vitrine.v1 import filter_pb2 as _filter_pb2
 from vitrine.v1 import hit_pb2 as _hit_pb2
+from vitrine.v1 import order_pb2 as _order_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
@@ -12,7 +13,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class SearchRequest(_message.Message):
-    __slots__ = ("query", "query_vector", "user_id", "recent_product_ids", "filter", "page_size", "page_token", "request_id", "read_mask", "explain", "facets", "diversity", "without_rules")
+    __slots__ = ("query", "query_vector", "user_id", "recent_product_ids", "filter", "page_size", "page_token", "request_id", "read_mask", "explain", "facets", "diversity", "without_rules", "order_by")
     QUERY_FIELD_NUMBER: _ClassVar[int]
     QUERY_VECTOR_FIELD_NUMBER: _ClassVar[int]
     USER_ID_FIELD_NUMBER: _ClassVar[int]
@@ -26,6 +27,7 @@ class SearchRequest(_message.Message):
     FACETS_FIELD_NUMBER: _ClassVar[int]
     DIVERSITY_FIELD_NUMBER: _ClassVar[int]
     WITHOUT_RULES_FIELD_NUMBER: _ClassVar[int]
+    ORDER_BY_FIELD_NUMBER: _ClassVar[int]
     query: str
     query_vector: QueryVector
     user_id: str
@@ -39,7 +41,8 @@ class SearchRequest(_message.Message):
     facets: _containers.RepeatedCompositeFieldContainer[_facet_pb2.FacetSpec]
     diversity: _diversity_pb2.Diversity
     without_rules: bool
-    def __init__(self, query: _Optional[str] = ..., query_vector: _Optional[_Union[QueryVector, _Mapping]] = ..., user_id: _Optional[str] = ..., recent_product_ids: _Optional[_Iterable[str]] = ..., filter: _Optional[_Union[_filter_pb2.Filter, _Mapping]] = ..., page_size: _Optional[int] = ..., page_token: _Optional[str] = ..., request_id: _Optional[str] = ..., read_mask: _Optional[_Union[_field_mask_pb2.FieldMask, _Mapping]] = ..., explain: bool = ..., facets: _Optional[_Iterable[_Union[_facet_pb2.FacetSpec, _Mapping]]] = ..., diversity: _Optional[_Union[_diversity_pb2.Diversity, _Mapping]] = ..., without_rules: bool = ...) -> None: ...
+    order_by: _order_pb2.OrderBy
+    def __init__(self, query: _Optional[str] = ..., query_vector: _Optional[_Union[QueryVector, _Mapping]] = ..., user_id: _Optional[str] = ..., recent_product_ids: _Optional[_Iterable[str]] = ..., filter: _Optional[_Union[_filter_pb2.Filter, _Mapping]] = ..., page_size: _Optional[int] = ..., page_token: _Optional[str] = ..., request_id: _Optional[str] = ..., read_mask: _Optional[_Union[_field_mask_pb2.FieldMask, _Mapping]] = ..., explain: bool = ..., facets: _Optional[_Iterable[_Union[_facet_pb2.FacetSpec, _Mapping]]] = ..., diversity: _Optional[_Union[_diversity_pb2.Diversity, _Mapping]] = ..., without_rules: bool = ..., order_by: _Optional[_Union[_order_pb2.OrderBy, _Mapping]] = ...) -> None: ...
 
 class QueryVector(_message.Message):
     __slots__ = ("values",)
