@@ -34,6 +34,8 @@ def show(out: Console, response: Any, title: str, seconds: float) -> None:
     out.print(f"{seconds * 1e3:.1f} ms ({stages} ms in the server); {response.info.candidates} candidates")
     if getattr(response, "fallback", 0) == recommend_service_pb2.RecommendResponse.POPULAR:
         out.print("Nothing is known of this user: these are the popular products.")
+    if getattr(response, "corrected_query", ""):
+        out.print(f"searched “{response.corrected_query}”: no product has all words as they were typed")
     for rule in response.info.applied_rules:
         out.print(", ".join([f"rule {rule.name}", *_done(rule)]))
     if getattr(response, "redirect_uri", ""):

@@ -73,6 +73,8 @@ class Answer(NamedTuple):
     # The rules that were applied, and the products that they put in front.
     applied: Applied = NOTHING
     pinned: Sequence[str] = ()
+    # The query as it was searched, where misspelt words of it were mended.
+    corrected: str = ""
 
 
 class _Plan(NamedTuple):
@@ -99,7 +101,8 @@ class _Stopwatch:
 def search(state: State, asks: Sequence[Ask]) -> list[Answer]:
     """Products for queries."""
     watch, now, offer = _Stopwatch(), state.now(), state.assortment.offer
-    vectors = _query_vectors(state, asks)
+    mended = [state.model.retrieval.lexical.mended(ask.query) for ask in asks]
+    vectors = _query_vectors(state, asks, mended)
     watch.lap("encode")
     contexts = [
         state.model.space.context(now, _history(state, ask, now), normalise(ask.query), vector, _disliked(state, ask))
@@ -109,7 +112,11 @@ def search(state: State, asks: Sequence[Ask]) -> list[Answer]:
     found = state.model.retrieval.recall_each(contexts, state.behaviour, masks, listed)
     drawn = _drawn(state, asks, found, masks, listed)
     watch.lap("recall")
-    return _ranked(state, offer, "query", asks, contexts, drawn, watch)
+    answers = _ranked(state, offer, "query", asks, contexts, drawn, watch)
+    return [
+        answer if text == normalise(ask.query) else answer._replace(corrected=text)
+        for ask, text, answer in zip(asks, mended, answers, strict=True)
+    ]
 
 
 def recommend(state: State, asks: Sequence[Ask]) -> list[Answer]:
@@ -156,10 +163,9 @@ def similar(state: State, asks: Sequence[Ask]) -> list[Answer]:
     return [_page(state, offer, ask, each, None, None, watch, []) for ask, each in zip(asks, drawn, strict=True)]
 
 
-def _query_vectors(state: State, asks: Sequence[Ask]) -> list[Floats]:
-    """The given vectors, and the queries', their misspelt words mended, by at most one pass of the encoder."""
-    queries = [state.model.retrieval.lexical.mended(ask.query) for ask in asks if ask.vector is None]
-    encoded = iter(state.query_vectors(queries))
+def _query_vectors(state: State, asks: Sequence[Ask], mended: Sequence[str]) -> list[Floats]:
+    """The given vectors, and those of the mended queries by at most one pass of the encoder."""
+    encoded = iter(state.query_vectors([text for ask, text in zip(asks, mended, strict=True) if ask.vector is None]))
     return [next(encoded) if ask.vector is None else ask.vector for ask in asks]
 
 

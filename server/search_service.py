@@ -39,6 +39,7 @@ class SearchService(search_service_pb2_grpc.SearchServiceServicer):  # type: ign
             told,
             facets=facets.told(answer.facets),
             redirect_uri=answer.applied.redirect,
+            corrected_query=answer.corrected,
         )
 
     async def Similar(  # noqa: N802

@@ -35,6 +35,14 @@ def test_a_search_as_a_table(server: Running) -> None:
     assert all(stage in result.output for stage in ("encode", "recall", "features", "score", "page"))
 
 
+def test_a_mended_query_is_told(server: Running) -> None:
+    assert (
+        "searched “leather boots”: no product has all words as they were typed"
+        in run(server, "search", "laether boots").output
+    )
+    assert "searched" not in run(server, "search", "red boots").output
+
+
 def test_recommendations_as_a_table(server: Running) -> None:
     user = next(iter(server.live.state.behaviour.users))
     assert "history" in run(server, "recommend", user, "-n", "50").output

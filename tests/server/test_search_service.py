@@ -10,6 +10,7 @@ from harness import Running, SearchRequest, SimilarRequest, channels, hash_encod
 from vitrine.v1 import hit_pb2, search_service_pb2
 
 from server import pipeline
+from server.pipeline import Ask
 from server.state import State
 
 RecallSource = hit_pb2.RecallSource
@@ -36,6 +37,29 @@ def test_an_answer_carries_what_the_contract_says(server: Running) -> None:
     assert [timing.stage for timing in info.timings] == STAGES
     assert all(0 <= timing.duration.ToNanoseconds() < 10**10 for timing in info.timings)
     assert (info.request_id, info.candidates, list(info.degraded)) == ("r-1", 120, [])
+
+
+def test_a_mended_query_is_told(server: Running) -> None:
+    def told(query: str) -> str:
+        corrected: str = server.search(SearchRequest(query=query, page_size=1)).corrected_query
+        return corrected
+
+    assert told("Laether  Boots") == "leather Boots"
+    assert told("leatherboots 42") == "leather boot 42"
+    # What is written otherwise is not misspelt, and what nothing is like is left as it is.
+    assert [told(query) for query in ("Red  BOOTS", "red boot", "zzyzxqq 42", "靴子")] == [""] * 4
+    (vector,) = hash_encoder().encode(["laether boots"])
+    by_vector = search_service_pb2.QueryVector(values=vector.tolist())
+    assert server.search(SearchRequest(query_vector=by_vector, page_size=1)).corrected_query == ""
+
+
+def test_each_request_of_a_batch_is_told_its_own(server: Running) -> None:
+    asks = [Ask(query=query) for query in ("laether boots", "boots", "jackte 42")]
+    assert [answer.corrected for answer in pipeline.search(server.live.state, asks)] == [
+        "leather boots",
+        "",
+        "jacket 42",
+    ]
 
 
 def test_what_a_query_led_to_is_found_by_it(server: Running) -> None:

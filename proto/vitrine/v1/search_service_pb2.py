@@ -30,7 +30,7 @@ from vitrine.v1 import hit_pb2 as vitrine_dot_v1_dot_hit__pb2
 from vitrine.v1 import order_pb2 as vitrine_dot_v1_dot_order__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fvitrine/v1/search_service.proto\x12\nvitrine.v1\x1a google/protobuf/field_mask.proto\x1a\x1avitrine/v1/diversity.proto\x1a\x16vitrine/v1/facet.proto\x1a\x17vitrine/v1/filter.proto\x1a\x14vitrine/v1/hit.proto\x1a\x16vitrine/v1/order.proto\"\xb6\x03\n\rSearchRequest\x12\x0f\n\x05query\x18\x01 \x01(\tH\x00\x12/\n\x0cquery_vector\x18\x02 \x01(\x0b\x32\x17.vitrine.v1.QueryVectorH\x00\x12\x0f\n\x07user_id\x18\x03 \x01(\t\x12\x1a\n\x12recent_product_ids\x18\x04 \x03(\t\x12\"\n\x06\x66ilter\x18\x05 \x01(\x0b\x32\x12.vitrine.v1.Filter\x12\x11\n\tpage_size\x18\x06 \x01(\x05\x12\x12\n\npage_token\x18\x07 \x01(\t\x12\x12\n\nrequest_id\x18\x08 \x01(\t\x12-\n\tread_mask\x18\t \x01(\x0b\x32\x1a.google.protobuf.FieldMask\x12\x0f\n\x07\x65xplain\x18\n \x01(\x08\x12%\n\x06\x66\x61\x63\x65ts\x18\x0b \x03(\x0b\x32\x15.vitrine.v1.FacetSpec\x12(\n\tdiversity\x18\x0c \x01(\x0b\x32\x15.vitrine.v1.Diversity\x12\x15\n\rwithout_rules\x18\r \x01(\x08\x12%\n\x08order_by\x18\x0e \x01(\x0b\x32\x13.vitrine.v1.OrderByB\x08\n\x06target\"\x1d\n\x0bQueryVector\x12\x0e\n\x06values\x18\x01 \x03(\x02\"\xa7\x01\n\x0eSearchResponse\x12\x1d\n\x04hits\x18\x01 \x03(\x0b\x32\x0f.vitrine.v1.Hit\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12$\n\x04info\x18\x03 \x01(\x0b\x32\x16.vitrine.v1.AnswerInfo\x12!\n\x06\x66\x61\x63\x65ts\x18\x04 \x03(\x0b\x32\x11.vitrine.v1.Facet\x12\x14\n\x0credirect_uri\x18\x05 \x01(\t\"\xc9\x01\n\x0eSimilarRequest\x12\x12\n\nproduct_id\x18\x01 \x01(\t\x12\"\n\x06\x66ilter\x18\x02 \x01(\x0b\x32\x12.vitrine.v1.Filter\x12\x11\n\tpage_size\x18\x03 \x01(\x05\x12\x12\n\npage_token\x18\x04 \x01(\t\x12\x12\n\nrequest_id\x18\x05 \x01(\t\x12-\n\tread_mask\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\x12\x15\n\rwithout_rules\x18\x07 \x01(\x08\"o\n\x0fSimilarResponse\x12\x1d\n\x04hits\x18\x01 \x03(\x0b\x32\x0f.vitrine.v1.Hit\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12$\n\x04info\x18\x03 \x01(\x0b\x32\x16.vitrine.v1.AnswerInfo\"8\n\x0eSuggestRequest\x12\r\n\x05query\x18\x01 \x01(\t\x12\x17\n\x0fmax_suggestions\x18\x02 \x01(\x05\"l\n\x0fSuggestResponse\x12,\n\x07queries\x18\x01 \x03(\x0b\x32\x1b.vitrine.v1.QuerySuggestion\x12+\n\x06values\x18\x02 \x03(\x0b\x32\x1b.vitrine.v1.ValueSuggestion\"\x1f\n\x0fQuerySuggestion\x12\x0c\n\x04text\x18\x01 \x01(\t\"B\n\x0fValueSuggestion\x12\x0e\n\x06\x63olumn\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t\x12\x10\n\x08products\x18\x03 \x01(\x05\x32\xd8\x01\n\rSearchService\x12?\n\x06Search\x12\x19.vitrine.v1.SearchRequest\x1a\x1a.vitrine.v1.SearchResponse\x12\x42\n\x07Similar\x12\x1a.vitrine.v1.SimilarRequest\x1a\x1b.vitrine.v1.SimilarResponse\x12\x42\n\x07Suggest\x12\x1a.vitrine.v1.SuggestRequest\x1a\x1b.vitrine.v1.SuggestResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fvitrine/v1/search_service.proto\x12\nvitrine.v1\x1a google/protobuf/field_mask.proto\x1a\x1avitrine/v1/diversity.proto\x1a\x16vitrine/v1/facet.proto\x1a\x17vitrine/v1/filter.proto\x1a\x14vitrine/v1/hit.proto\x1a\x16vitrine/v1/order.proto\"\xb6\x03\n\rSearchRequest\x12\x0f\n\x05query\x18\x01 \x01(\tH\x00\x12/\n\x0cquery_vector\x18\x02 \x01(\x0b\x32\x17.vitrine.v1.QueryVectorH\x00\x12\x0f\n\x07user_id\x18\x03 \x01(\t\x12\x1a\n\x12recent_product_ids\x18\x04 \x03(\t\x12\"\n\x06\x66ilter\x18\x05 \x01(\x0b\x32\x12.vitrine.v1.Filter\x12\x11\n\tpage_size\x18\x06 \x01(\x05\x12\x12\n\npage_token\x18\x07 \x01(\t\x12\x12\n\nrequest_id\x18\x08 \x01(\t\x12-\n\tread_mask\x18\t \x01(\x0b\x32\x1a.google.protobuf.FieldMask\x12\x0f\n\x07\x65xplain\x18\n \x01(\x08\x12%\n\x06\x66\x61\x63\x65ts\x18\x0b \x03(\x0b\x32\x15.vitrine.v1.FacetSpec\x12(\n\tdiversity\x18\x0c \x01(\x0b\x32\x15.vitrine.v1.Diversity\x12\x15\n\rwithout_rules\x18\r \x01(\x08\x12%\n\x08order_by\x18\x0e \x01(\x0b\x32\x13.vitrine.v1.OrderByB\x08\n\x06target\"\x1d\n\x0bQueryVector\x12\x0e\n\x06values\x18\x01 \x03(\x02\"\xc0\x01\n\x0eSearchResponse\x12\x1d\n\x04hits\x18\x01 \x03(\x0b\x32\x0f.vitrine.v1.Hit\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12$\n\x04info\x18\x03 \x01(\x0b\x32\x16.vitrine.v1.AnswerInfo\x12!\n\x06\x66\x61\x63\x65ts\x18\x04 \x03(\x0b\x32\x11.vitrine.v1.Facet\x12\x14\n\x0credirect_uri\x18\x05 \x01(\t\x12\x17\n\x0f\x63orrected_query\x18\x06 \x01(\t\"\xc9\x01\n\x0eSimilarRequest\x12\x12\n\nproduct_id\x18\x01 \x01(\t\x12\"\n\x06\x66ilter\x18\x02 \x01(\x0b\x32\x12.vitrine.v1.Filter\x12\x11\n\tpage_size\x18\x03 \x01(\x05\x12\x12\n\npage_token\x18\x04 \x01(\t\x12\x12\n\nrequest_id\x18\x05 \x01(\t\x12-\n\tread_mask\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\x12\x15\n\rwithout_rules\x18\x07 \x01(\x08\"o\n\x0fSimilarResponse\x12\x1d\n\x04hits\x18\x01 \x03(\x0b\x32\x0f.vitrine.v1.Hit\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12$\n\x04info\x18\x03 \x01(\x0b\x32\x16.vitrine.v1.AnswerInfo\"8\n\x0eSuggestRequest\x12\r\n\x05query\x18\x01 \x01(\t\x12\x17\n\x0fmax_suggestions\x18\x02 \x01(\x05\"l\n\x0fSuggestResponse\x12,\n\x07queries\x18\x01 \x03(\x0b\x32\x1b.vitrine.v1.QuerySuggestion\x12+\n\x06values\x18\x02 \x03(\x0b\x32\x1b.vitrine.v1.ValueSuggestion\"\x1f\n\x0fQuerySuggestion\x12\x0c\n\x04text\x18\x01 \x01(\t\"B\n\x0fValueSuggestion\x12\x0e\n\x06\x63olumn\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t\x12\x10\n\x08products\x18\x03 \x01(\x05\x32\xd8\x01\n\rSearchService\x12?\n\x06Search\x12\x19.vitrine.v1.SearchRequest\x1a\x1a.vitrine.v1.SearchResponse\x12\x42\n\x07Similar\x12\x1a.vitrine.v1.SimilarRequest\x1a\x1b.vitrine.v1.SimilarResponse\x12\x42\n\x07Suggest\x12\x1a.vitrine.v1.SuggestRequest\x1a\x1b.vitrine.v1.SuggestResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -42,19 +42,19 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_QUERYVECTOR']._serialized_start=645
   _globals['_QUERYVECTOR']._serialized_end=674
   _globals['_SEARCHRESPONSE']._serialized_start=677
-  _globals['_SEARCHRESPONSE']._serialized_end=844
-  _globals['_SIMILARREQUEST']._serialized_start=847
-  _globals['_SIMILARREQUEST']._serialized_end=1048
-  _globals['_SIMILARRESPONSE']._serialized_start=1050
-  _globals['_SIMILARRESPONSE']._serialized_end=1161
-  _globals['_SUGGESTREQUEST']._serialized_start=1163
-  _globals['_SUGGESTREQUEST']._serialized_end=1219
-  _globals['_SUGGESTRESPONSE']._serialized_start=1221
-  _globals['_SUGGESTRESPONSE']._serialized_end=1329
-  _globals['_QUERYSUGGESTION']._serialized_start=1331
-  _globals['_QUERYSUGGESTION']._serialized_end=1362
-  _globals['_VALUESUGGESTION']._serialized_start=1364
-  _globals['_VALUESUGGESTION']._serialized_end=1430
-  _globals['_SEARCHSERVICE']._serialized_start=1433
-  _globals['_SEARCHSERVICE']._serialized_end=1649
+  _globals['_SEARCHRESPONSE']._serialized_end=869
+  _globals['_SIMILARREQUEST']._serialized_start=872
+  _globals['_SIMILARREQUEST']._serialized_end=1073
+  _globals['_SIMILARRESPONSE']._serialized_start=1075
+  _globals['_SIMILARRESPONSE']._serialized_end=1186
+  _globals['_SUGGESTREQUEST']._serialized_start=1188
+  _globals['_SUGGESTREQUEST']._serialized_end=1244
+  _globals['_SUGGESTRESPONSE']._serialized_start=1246
+  _globals['_SUGGESTRESPONSE']._serialized_end=1354
+  _globals['_QUERYSUGGESTION']._serialized_start=1356
+  _globals['_QUERYSUGGESTION']._serialized_end=1387
+  _globals['_VALUESUGGESTION']._serialized_start=1389
+  _globals['_VALUESUGGESTION']._serialized_end=1455
+  _globals['_SEARCHSERVICE']._serialized_start=1458
+  _globals['_SEARCHSERVICE']._serialized_end=1674
 # @@protoc_insertion_point(module_scope)

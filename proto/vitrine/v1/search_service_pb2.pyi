@@ -51,18 +51,20 @@ class QueryVector(_message.Message):
     def __init__(self, values: _Optional[_Iterable[float]] = ...) -> None: ...
 
 class SearchResponse(_message.Message):
-    __slots__ = ("hits", "next_page_token", "info", "facets", "redirect_uri")
+    __slots__ = ("hits", "next_page_token", "info", "facets", "redirect_uri", "corrected_query")
     HITS_FIELD_NUMBER: _ClassVar[int]
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
     INFO_FIELD_NUMBER: _ClassVar[int]
     FACETS_FIELD_NUMBER: _ClassVar[int]
     REDIRECT_URI_FIELD_NUMBER: _ClassVar[int]
+    CORRECTED_QUERY_FIELD_NUMBER: _ClassVar[int]
     hits: _containers.RepeatedCompositeFieldContainer[_hit_pb2.Hit]
     next_page_token: str
     info: _hit_pb2.AnswerInfo
     facets: _containers.RepeatedCompositeFieldContainer[_facet_pb2.Facet]
     redirect_uri: str
-    def __init__(self, hits: _Optional[_Iterable[_Union[_hit_pb2.Hit, _Mapping]]] = ..., next_page_token: _Optional[str] = ..., info: _Optional[_Union[_hit_pb2.AnswerInfo, _Mapping]] = ..., facets: _Optional[_Iterable[_Union[_facet_pb2.Facet, _Mapping]]] = ..., redirect_uri: _Optional[str] = ...) -> None: ...
+    corrected_query: str
+    def __init__(self, hits: _Optional[_Iterable[_Union[_hit_pb2.Hit, _Mapping]]] = ..., next_page_token: _Optional[str] = ..., info: _Optional[_Union[_hit_pb2.AnswerInfo, _Mapping]] = ..., facets: _Optional[_Iterable[_Union[_facet_pb2.Facet, _Mapping]]] = ..., redirect_uri: _Optional[str] = ..., corrected_query: _Optional[str] = ...) -> None: ...
 
 class SimilarRequest(_message.Message):
     __slots__ = ("product_id", "filter", "page_size", "page_token", "request_id", "read_mask", "without_rules")
