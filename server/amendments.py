@@ -1,7 +1,7 @@
 """Products as they were said anew since the release: an upsert counts in the next answer."""
 
 from collections import ChainMap
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,7 @@ from indexer.config import IndexerConfig
 from indexer.encoder import Encoder
 from indexer.rendered import rendered
 from ranker.amended import Amendments, with_amendments
+from ranker.changes import Change
 from ranker.upserts import Upsert, frame
 
 if TYPE_CHECKING:
@@ -65,6 +66,12 @@ def with_upserts(state: "State", upserts: Sequence[Upsert], config: IndexerConfi
     before = state.upserts.keys()
     state = replace(state, upserts=known, pending=pending, released=state.first)
     return _amended(state, list(known.values()), config) if later.keys() & (known.keys() | before) else state
+
+
+def without_deleted(state: "State", changes: Iterable[Change]) -> "State":
+    """The state after changes, of whose products nothing waits for the next release that does not list them."""
+    deleted = {each.product_id for each in changes if each.deleted_time > state.assortment.since}
+    return replace(state, pending=state.pending - deleted) if state.pending & deleted else state
 
 
 def _admitted(state: "State", upserts: Sequence[Upsert]) -> list[str]:

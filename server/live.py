@@ -11,7 +11,7 @@ from ranker.changes import Change
 from ranker.journal import Entry, JournalError, Position
 from ranker.journals import open_journal, read_log
 from ranker.upserts import Upsert, listed
-from server.amendments import prepared, with_upserts
+from server.amendments import prepared, with_upserts, without_deleted
 from server.assortment import catalogue_moment
 from server.config import Settings
 from server.release import Release
@@ -154,6 +154,7 @@ class Live:
         state = with_upserts(state, news.upserts, self._settings.indexer)
         if news.changes:
             state.assortment.apply(news.changes)
+            state = without_deleted(state, news.changes)
         if len(news.events):
             state.fold(news.events)
         return state, news.position

@@ -254,6 +254,39 @@ def test_beyond_the_most_new_products_wait_for_the_release(
     assert list(upsert(server, Product(id="n3", title="zephyrix lamp 3")).pending_product_ids) == []
 
 
+def test_what_is_deleted_waits_no_longer(
+    server: Running, second: Live, start: Callable[..., Running], shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(amendments, "MOST_NEW", 1)
+    monkeypatch.setattr(amendments, "MOST_CHANGED", 0)
+    (held, early), before = server.live.state.snapshot.ids[:2], time.time()
+    upsert(server, LAMP, *(Product(id=name, title="zephyrix shade") for name in (held, early, "n1", "n2")))
+    second.refresh()
+    assert status(server).products_pending == len(second.state.pending) == 4
+    server.delete(catalog_service_pb2.DeleteProductsRequest(product_ids=[held, "n1", "n3", "new"]))
+    assert status(server).products_pending == 2
+    # What is said of a product as it was before its deletion does not wait either.
+    answer = upsert(server, Product(id="n3", title="zephyrix cord"), at=before)
+    assert (answer.written, list(answer.pending_product_ids), status(server).products_pending) == (1, [], 2)
+    second.refresh()
+    assert second.state.pending == {early, "n2"}
+    # A price does not list it again, an upsert does.
+    server.set(
+        catalog_service_pb2.SetInventoryRequest(
+            items=[catalog_service_pb2.SetInventoryRequest.Item(product_id=held, price=9.0)]
+        )
+    )
+    assert status(server).products_pending == 2
+    assert list(upsert(server, Product(id=held, title="zephyrix shade")).pending_product_ids) == [held]
+    second.refresh()
+    assert status(server).products_pending == len(second.state.pending) == 3
+    server.delete(catalog_service_pb2.DeleteProductsRequest(product_ids=[held, early]))
+    server.stop()
+    # The room of the one that came and went is free again.
+    again = start(shop.made)
+    assert (product(again, "n2").id, status(again).products_pending) == ("n2", 0)
+
+
 def test_a_swap_to_a_release_of_the_same_index_keeps_them(server: Running, shop: Shop) -> None:
     upsert(server, LAMP)
     again = Releases(shop.made.store).create(
