@@ -202,7 +202,7 @@ def warm_up(state: State) -> None:
             for batch in batches[-5:]:
                 state.encoder.encode(batch)
     pipeline.recommend(state, [Ask(recent=state.snapshot.ids[:3]), Ask()])
-    state.suggestions.find("", 1, state.behaviour)
+    state.suggested("", 1)
 
 
 def settle() -> None:

@@ -73,8 +73,7 @@ class SearchService(search_service_pb2_grpc.SearchServiceServicer):  # type: ign
 
     def _suggested(self, typed: str, most: int) -> Suggested:
         self._desk.live.refresh()
-        state = self._desk.live.state
-        return state.suggestions.find(typed, most, state.behaviour)
+        return self._desk.live.state.suggested(typed, most)
 
 
 def _search_ask(request: search_service_pb2.SearchRequest, state: State) -> Ask:

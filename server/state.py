@@ -3,9 +3,12 @@
 import time
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
+from functools import cached_property
 
+import numpy as np
 import polars as pl
 
+from indexer.arrays import Ints
 from indexer.encoder import Encoder
 from indexer.query_table import QueryEncoder
 from indexer.snapshot import IndexSnapshot
@@ -23,7 +26,7 @@ from server.encoder import check_fit
 from server.filters import column_types, whole_numbers
 from server.query_vectors import QueryVectors
 from server.release import Release
-from server.suggestions import Suggestions
+from server.suggestions import Said, Suggested, Suggestions
 
 # From so many engagements on it is faster to fold them in together than one by one.
 _MANY = 2_000
@@ -69,6 +72,18 @@ class State:
     def newcomers(self) -> int:
         """How many products came after the release."""
         return len(self.model.space.all_vectors) - len(self.snapshot)
+
+    @cached_property
+    def amended_rows(self) -> Ints:
+        """The rows of products that were said since the release, rising."""
+        built, row_of = len(self.snapshot), self.snapshot.row_of
+        held = sorted(row_of[product] for product in self.upserts.keys() & row_of.keys())
+        return np.concatenate([np.array(held, np.int64), np.arange(built, built + self.newcomers)])
+
+    def suggested(self, typed: str, most: int) -> Suggested:
+        """What a query that is typed so far may become, at most so many of each kind; see `Suggestions.find`."""
+        offer = self.assortment.offer
+        return self.suggestions.find(typed, most, self.behaviour, Said(offer.products, self.amended_rows, offer.listed))
 
     def now(self) -> float:
         """The models' time, in Unix seconds."""

@@ -36,6 +36,7 @@ from vitrine.v1 import (
     catalog_service_pb2_grpc,
     product_pb2,
     recommend_service_pb2_grpc,
+    search_service_pb2,
     search_service_pb2_grpc,
 )
 from words import word_encoder
@@ -325,13 +326,17 @@ def check_that_a_new_product_reaches_all(sharing: Sharing) -> None:
     """Found beside the shared index, whichever worker took it."""
     each = callers(sharing.port, 2)
     upsert = catalog_service_pb2_grpc.CatalogServiceStub(next(each)).UpsertProducts
-    item = catalog_service_pb2.UpsertProductsRequest.Item(product=product_pb2.Product(id="new", title="zephyrix lamp"))
+    item = catalog_service_pb2.UpsertProductsRequest.Item(
+        product=product_pb2.Product(id="new", title="zephyrix lamp", brand="Zephyr")
+    )
     told = upsert(catalog_service_pb2.UpsertProductsRequest(items=[item]), timeout=30)
     assert (told.written, list(told.pending_product_ids)) == (1, [])
     for channel in callers(sharing.port, 2):
         search = search_service_pb2_grpc.SearchServiceStub(channel)
         assert ids(search.Search(SearchRequest(query="zephyrix lamp"), timeout=30))[0] == "new"
         assert "new" not in ids(search.Similar(SimilarRequest(product_id="new"), timeout=30))
+        told = search.Suggest(search_service_pb2.SuggestRequest(query="zep"), timeout=30)
+        assert [value.value for value in told.values] == ["Zephyr"]
 
 
 def check_that_rules_reach_all(sharing: Sharing) -> None:
