@@ -30,7 +30,7 @@ from indexer.errors import VitrineError
 from indexer.store import Store
 from indexer.threads import pin_to_one_thread
 from ranker.journal import JournalError
-from server import pipeline
+from server import pipeline, replies
 from server.admin_service import AdminService
 from server.batcher import Batcher
 from server.catalog_service import CatalogService, Changer, Upserter
@@ -196,12 +196,14 @@ def warm_up(state: State) -> None:
         queries = [" ".join(title.split()[:words]) for title in titles]
         batches = [*([query] for query in queries[::2]), queries[:_TOGETHER], queries[:3]]
         for batch in batches:
-            pipeline.search(state, [Ask(query=query) for query in batch])
+            answers = pipeline.search(state, [Ask(query=query) for query in batch])
         if state.snapshot.query_table is not None:
             # It answered the short ones, and the first query that it does not know should not wait for a graph.
             for batch in batches[-5:]:
                 state.encoder.encode(batch)
     pipeline.recommend(state, [Ask(recent=state.snapshot.ids[:3]), Ask()])
+    # What writes a page is compiled where that was never done, which takes two seconds.
+    replies.ranked(search_service_pb2.SearchRequest(), 0, answers[0], search_service_pb2.SearchResponse)
     state.suggested("", 1)
 
 

@@ -19,7 +19,7 @@ from harness import Loop, Running, SearchRequest, Trained, copied, ids, refusal,
 
 from indexer.errors import SnapshotError, VitrineError
 from indexer.store import Store, replace_text, write_json
-from server import app, pipeline
+from server import app, hits, pipeline
 from server.app import App
 from server.live import Live
 from server.release import Releases
@@ -70,6 +70,23 @@ def test_it_serves_only_when_warm(
         assert check(health_pb2.HealthCheckRequest(), timeout=10).status == Health.SERVING
     running[0].stop()
     assert warmed == [1]
+
+
+def test_a_page_is_written_before_the_first_customer_wants_one(
+    server: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: list[int] = []
+    write = hits._written
+
+    def noted(*arguments: Any) -> Any:
+        page = write(*arguments)
+        written.append(len(page))
+        return page
+
+    monkeypatch.setattr(hits, "_written", noted)
+    app.warm_up(server.live.state)
+    assert len(written) == 1
+    assert written[0] > 0
 
 
 def test_stopping_finishes_what_is_in_flight(
