@@ -138,6 +138,11 @@ class Exposure:
         self._pairs.add(new.queries[asked], new.rows[asked], np.column_stack([new.looks, new.clicks])[asked])
 
 
+def make_ready() -> None:
+    """Have what counts looks after queries compiled: else the first event of a shop without a log waits for that."""
+    _Pairs().add(np.ones(1, np.uint64), np.zeros(1, np.int64), np.zeros((1, 2)))
+
+
 class _Pairs:
     """Looks and clicks of each query and product: a hash table with open addressing, since there may be millions.
 

@@ -29,6 +29,7 @@ from vitrine.v1 import (
 from indexer.errors import VitrineError
 from indexer.store import Store
 from indexer.threads import pin_to_one_thread
+from ranker import exposure
 from ranker.journal import JournalError
 from server import pipeline, replies
 from server.admin_service import AdminService
@@ -202,7 +203,8 @@ def warm_up(state: State) -> None:
             for batch in batches[-5:]:
                 state.encoder.encode(batch)
     pipeline.recommend(state, [Ask(recent=state.snapshot.ids[:3]), Ask()])
-    # What writes a page is compiled where that was never done, which takes two seconds.
+    # What writes a page, and what folds an impression in, is compiled where that was never done: it takes seconds.
+    exposure.make_ready()
     replies.ranked(search_service_pb2.SearchRequest(), 0, answers[0], search_service_pb2.SearchResponse)
     state.suggested("", 1)
 

@@ -9,9 +9,11 @@ import time
 import weakref
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import grpc
+import numpy as np
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
@@ -19,6 +21,7 @@ from harness import Loop, Running, SearchRequest, Trained, copied, ids, refusal,
 
 from indexer.errors import SnapshotError, VitrineError
 from indexer.store import Store, replace_text, write_json
+from ranker import exposure
 from server import app, hits, pipeline
 from server.app import App
 from server.live import Live
@@ -72,21 +75,23 @@ def test_it_serves_only_when_warm(
     assert warmed == [1]
 
 
-def test_a_page_is_written_before_the_first_customer_wants_one(
-    server: Running, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("module", "name"), [(hits, "_written"), (exposure, "_keys"), (exposure, "_put")])
+def test_what_is_compiled_at_its_first_call_is_called_before_the_first_customer_comes(
+    server: Running, monkeypatch: pytest.MonkeyPatch, module: ModuleType, name: str
 ) -> None:
-    written: list[int] = []
-    write = hits._written
+    """Pages are written by the one, and impressions folded in by the others; not by way of the shop's own counts."""
+    calls: list[Any] = []
+    real, state = getattr(module, name), server.live.state
+    before = state.behaviour.exposure.columns("boots", np.arange(len(state.snapshot)))
 
     def noted(*arguments: Any) -> Any:
-        page = write(*arguments)
-        written.append(len(page))
-        return page
+        calls.append(real(*arguments))
+        return calls[-1]
 
-    monkeypatch.setattr(hits, "_written", noted)
-    app.warm_up(server.live.state)
-    assert len(written) == 1
-    assert written[0] > 0
+    monkeypatch.setattr(module, name, noted)
+    app.warm_up(state)
+    assert len(calls) == 1
+    np.testing.assert_equal(state.behaviour.exposure.columns("boots", np.arange(len(state.snapshot))), before)
 
 
 def test_stopping_finishes_what_is_in_flight(
