@@ -11,10 +11,12 @@ import torch
 sys.path.append(str(Path(__file__).parent))
 
 from harness import Loop, Running, Trained, copied, hash_encoder, make_trained
+from shops import Shop, with_catalogue
 
+from indexer import tuned
 from indexer.canonical import Dump
 from indexer.sample.shop import make_shop
-from server.live import EncoderFor
+from server.live import EncoderFor, Live
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -66,3 +68,18 @@ def start(trained: Trained, loop: Loop, tmp_path: Path) -> Iterator[Callable[...
     yield begin
     for each in running:
         each.stop()
+
+
+@pytest.fixture
+def shop(trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Shop:
+    """A shop of the test's own whose catalogue is a file."""
+    monkeypatch.setattr(tuned, "load_encoder", lambda *_: trained.encoder)
+    return with_catalogue(copied(trained, tmp_path), tmp_path)
+
+
+@pytest.fixture
+def second(shop: Shop, server: Running) -> Iterator[Live]:
+    """The live side of another process over the same store."""
+    made = Live(shop.made.store, shop.made.settings, lambda _: shop.made.encoder, shop.made.release)
+    yield made
+    made.journal.close()

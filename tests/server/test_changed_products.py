@@ -1,8 +1,7 @@
 """Products of the release that are said anew: the next answer has them so, and what was done with them still counts."""
 
 import itertools
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -12,40 +11,23 @@ from harness import (
     Running,
     SearchRequest,
     SimilarRequest,
-    Trained,
     at_most,
     channels,
-    copied,
     equals,
     ids,
 )
-from shops import Shop, with_catalogue
+from shops import Shop
 from upserting import Product, buys, product, same_features, status, upsert
 from vitrine.v1 import catalog_service_pb2, facet_pb2
 
-from indexer import tuned
 from ranker.space import all_in_space
 from server import amendments
 from server.live import Live
 
 
 @pytest.fixture
-def shop(trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Shop:
-    monkeypatch.setattr(tuned, "load_encoder", lambda *_: trained.encoder)
-    return with_catalogue(copied(trained, tmp_path), tmp_path)
-
-
-@pytest.fixture
 def server(start: Callable[..., Running], shop: Shop) -> Running:
     return start(shop.made)
-
-
-@pytest.fixture
-def second(shop: Shop, server: Running) -> Iterator[Live]:
-    """The live side of another process over the same store."""
-    made = Live(shop.made.store, shop.made.settings, lambda _: shop.made.encoder, shop.made.release)
-    yield made
-    made.journal.close()
 
 
 @pytest.fixture

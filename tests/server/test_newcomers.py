@@ -1,7 +1,7 @@
 """Products that came after the release: found by the next answer, as any product that nobody engaged with."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -20,14 +20,13 @@ from harness import (
     ids,
     refusal,
 )
-from shops import Shop, with_catalogue
+from shops import Shop
 from upserting import Product, buys, product, same_features, status, upsert
 from vitrine.v1 import (
     catalog_service_pb2,
     facet_pb2,
 )
 
-from indexer import tuned
 from ranker.changes import Change
 from ranker.upserts import Upsert
 from server import amendments
@@ -39,22 +38,8 @@ LAMP = Product(id="new", title="zephyrix lamp", brand="Zephyr", category="Lighti
 
 
 @pytest.fixture
-def shop(trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Shop:
-    monkeypatch.setattr(tuned, "load_encoder", lambda *_: trained.encoder)
-    return with_catalogue(copied(trained, tmp_path), tmp_path)
-
-
-@pytest.fixture
 def server(start: Callable[..., Running], shop: Shop) -> Running:
     return start(shop.made)
-
-
-@pytest.fixture
-def second(shop: Shop, server: Running) -> Iterator[Live]:
-    """The live side of another process over the same store."""
-    made = Live(shop.made.store, shop.made.settings, lambda _: shop.made.encoder, shop.made.release)
-    yield made
-    made.journal.close()
 
 
 def test_a_new_product_is_in_every_kind_of_answer(server: Running) -> None:

@@ -48,11 +48,10 @@ STEPS = {
 
 
 @pytest.fixture
-def shop(trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Shop:
-    monkeypatch.setattr(tuned, "load_encoder", lambda *_: trained.encoder)
+def shop(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> Shop:
     # Newer catalogue files are some minutes newer than one that was just made.
     monkeypatch.setattr(build, "_AHEAD", 1_000.0)
-    return with_catalogue(copied(trained, tmp_path), tmp_path)
+    return shop
 
 
 def lines(stream: io.StringIO) -> list[dict[str, Any]]:

@@ -1,17 +1,15 @@
 """Suggestions of a shop whose products are upserted: what they are now is suggested with the next answer."""
 
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 
 import numpy as np
 import pyarrow as pa
 import pytest
-from harness import Running, SearchRequest, Trained, copied, ids
-from shops import Shop, with_catalogue
+from harness import Running, SearchRequest, ids
+from shops import Shop
 from upserting import Product, product, upsert
 from vitrine.v1 import catalog_service_pb2, search_service_pb2
 
-from indexer import tuned
 from indexer.arrays import Mask
 from ranker.behaviour import Behaviour
 from server import amendments
@@ -23,22 +21,8 @@ LAMP = Product(id="new", title="zephyrix lamp", brand="Zephyr Works", category="
 
 
 @pytest.fixture
-def shop(trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Shop:
-    monkeypatch.setattr(tuned, "load_encoder", lambda *_: trained.encoder)
-    return with_catalogue(copied(trained, tmp_path), tmp_path)
-
-
-@pytest.fixture
 def server(start: Callable[..., Running], shop: Shop) -> Running:
     return start(shop.made)
-
-
-@pytest.fixture
-def second(shop: Shop, server: Running) -> Iterator[Live]:
-    """The live side of another process over the same store."""
-    made = Live(shop.made.store, shop.made.settings, lambda _: shop.made.encoder, shop.made.release)
-    yield made
-    made.journal.close()
 
 
 def suggested(server: Running, typed: str = "") -> list[Value]:

@@ -2,15 +2,14 @@
 
 import io
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, cast
 
 import polars as pl
 import pytest
-from harness import HashEncoder, Trained, copied
-from shops import Shop, snapshot, touch, with_catalogue
+from harness import HashEncoder
+from shops import Shop, snapshot, touch
 
-from indexer import build, tuned
+from indexer import build
 from ranker.changes import Change
 from ranker.sqlite_journal import FILE, SqliteJournal
 from ranker.upserts import Upsert
@@ -22,11 +21,10 @@ Say = Callable[..., None]
 
 
 @pytest.fixture
-def shop(trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Shop:
-    monkeypatch.setattr(tuned, "load_encoder", lambda *_: trained.encoder)
+def shop(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> Shop:
     # Newer catalogue files are some minutes newer than one that was just made.
     monkeypatch.setattr(build, "_AHEAD", 1_000.0)
-    return with_catalogue(copied(trained, tmp_path), tmp_path)
+    return shop
 
 
 @pytest.fixture
